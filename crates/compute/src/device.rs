@@ -1,0 +1,451 @@
+//! The interface of a device: memory and a dozen *fused* operations of a language model.
+//!
+//! The operations are fat on purpose, so that each device can fuse inside them. Activations are `f32`, row-major
+//! `[rows, width]`; what precision the arithmetic inside uses is the device's [`Precision`]. Results never alias inputs:
+//! an operation that adds to the residual stream takes it as an input and writes a new buffer. Shapes and dtypes are
+//! checked here at this boundary; below it code trusts its inputs.
+
+use crate::Result;
+use std::{any::Any, ops::Range, sync::Arc};
+use tensor::{DType, HostTensor, Shape};
+
+/// Positions in one block of the KV cache. A sequence owns a list of blocks; position `p` lives in block `p / KV_BLOCK`
+/// of its list, at row `p % KV_BLOCK`.
+pub const KV_BLOCK: usize = 64;
+
+/// How exact the arithmetic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Integer dot products on quantized weights, activations rounded to 8 bits where that pays.
+    #[default]
+    Fast,
+    /// Weights dequantized exactly, activations and accumulation in `f32`: the reference mode.
+    F32,
+}
+
+/// The memory of a device that holds activations: `f32` elements. Opaque to callers.
+pub struct Buffer {
+    pub(crate) inner: Box<dyn Any + Send + Sync>,
+    pub(crate) len: usize,
+}
+
+impl Buffer {
+    /// Elements it can hold.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// A tensor on the device. Its layout is the device's secret; dtype and shape are those of the checkpoint.
+#[derive(Clone)]
+pub struct Weight {
+    pub(crate) inner: Arc<dyn Any + Send + Sync>,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Shape,
+    pub(crate) resident: usize,
+    pub(crate) mapped: bool,
+}
+
+impl Weight {
+    /// Stored type (of the checkpoint).
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Bytes that the device holds for it.
+    pub fn resident_bytes(&self) -> usize {
+        self.resident
+    }
+
+    /// Whether the device still reads the bytes given to [`Device::upload`] (so that they must not be dropped).
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+}
+
+/// What a weight will be used for: lets a device choose a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightUse {
+    /// The right side of a product, `[n_out, n_in]`; also gathered by row if it is a tied embedding.
+    Matrix,
+    /// A stack of matrices, `[n_expert, n_out, n_in]`.
+    Experts,
+    /// Rows gathered by token id only, `[n_vocab, width]`.
+    Table,
+    /// A vector kept as `f32`: norms, biases, RoPE frequencies.
+    Vector,
+}
+
+/// Facts about a device, for `/stats`, `doctor` and the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Backend name as the user writes it: `cpu`, `cuda`, …
+    pub backend: &'static str,
+    /// The processor as it calls itself, or its family.
+    pub name: String,
+    /// Instruction set or compute capability in use, e.g. `avx512-vnni`.
+    pub isa: &'static str,
+    /// Worker threads (1 for devices without).
+    pub threads: usize,
+    /// The arithmetic in use.
+    pub precision: Precision,
+}
+
+/// Which normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / rms(x) * weight` (Zhang & Sennrich 2019).
+    Rms,
+    /// `(x - mean) / std * weight + bias` (Ba et al. 2016).
+    Layer,
+}
+
+/// A normalization over the last dimension. `weight` and `bias` are `f32` vectors.
+#[derive(Clone)]
+pub struct Norm {
+    /// Which one.
+    pub kind: NormKind,
+    /// Scale, `[width]`; none means 1.
+    pub weight: Option<Weight>,
+    /// Shift, `[width]`.
+    pub bias: Option<Weight>,
+    /// Added under the root.
+    pub eps: f32,
+}
+
+/// A matrix with its bias: `y = x · weightᵀ + bias`.
+#[derive(Clone)]
+pub struct Projection {
+    /// `[n_out, n_in]`.
+    pub weight: Weight,
+    /// `[n_out]`.
+    pub bias: Option<Weight>,
+}
+
+/// What happens after the last product of an operation: `out = residual + scale · norm(y)`.
+#[derive(Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// Applied to the product first (Gemma's and OLMo2's post-norms).
+    pub norm: Option<&'a Norm>,
+    /// Multiplied in next (Granite's residual multiplier); 1 for most models.
+    pub scale: f32,
+    /// Added last; must be another buffer than the result.
+    pub residual: Option<&'a Buffer>,
+}
+
+/// Which elements of a head RoPE rotates together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairing {
+    /// `(0, 1), (2, 3), …`: the original order, and GGUF's for Llama.
+    Interleaved,
+    /// `(0, n/2), (1, n/2 + 1), …`: GPT-NeoX's order.
+    Halves,
+}
+
+/// Rotary position embedding (Su et al. 2021) with any scaling already folded into the frequencies.
+#[derive(Clone)]
+pub struct Rope {
+    /// Which elements pair.
+    pub pairing: RopePairing,
+    /// Leading elements of each head that rotate (the rest passes through); even.
+    pub n_dims: usize,
+    /// Radians per position for each pair, `f32 [n_dims / 2]`.
+    pub frequencies: Weight,
+    /// Multiplied into the rotated part (YaRN's and LongRoPE's attention factor); 1 for most models.
+    pub magnitude: f32,
+}
+
+/// Attention projections: norm, Q/K/V products, biases, Q/K norms, RoPE, and K and V written to the cache.
+pub struct Qkv<'a> {
+    /// Applied to the input.
+    pub norm: Option<&'a Norm>,
+    /// `[n_heads · head_dim, width]`.
+    pub q: &'a Projection,
+    /// `[n_kv_heads · head_dim, width]`.
+    pub k: &'a Projection,
+    /// `[n_kv_heads · v_head_dim, width]`.
+    pub v: &'a Projection,
+    /// Q norm: per head when its weight is `[head_dim]`, over all heads when it is `[n_heads · head_dim]` (OLMo2).
+    pub q_norm: Option<&'a Norm>,
+    /// K norm, likewise.
+    pub k_norm: Option<&'a Norm>,
+    /// None: no position embedding in this layer.
+    pub rope: Option<&'a Rope>,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Width of a query or key head.
+    pub head_dim: usize,
+    /// Width of a value head.
+    pub v_head_dim: usize,
+    /// Values clamped to ±this after the bias (MPT, OLMo).
+    pub clamp: Option<f32>,
+}
+
+/// Softmax attention over the cache: causal, grouped heads, flash style (no n² buffer).
+pub struct Attend<'a> {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a query or key head.
+    pub head_dim: usize,
+    /// Width of a value head.
+    pub v_head_dim: usize,
+    /// Multiplied into the scores, usually `1 / √head_dim`.
+    pub scale: f32,
+    /// Scores become `c · tanh(s / c)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// A position sees itself and the `window - 1` before it.
+    pub window: Option<usize>,
+    /// One extra logit per head that only takes mass, `f32 [n_heads]` (gpt-oss).
+    pub sinks: Option<&'a Weight>,
+}
+
+/// The activation of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// GELU, tanh form (Hendrycks & Gimpel 2016).
+    GeluTanh,
+    /// GELU with the error function.
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)²` (Nemotron, Arcee).
+    ReluSquared,
+}
+
+/// A feed-forward block: `down(act(gate(x)) ⊙ up(x))`, or `down(act(up(x)))` without a gate.
+pub struct FeedForward<'a> {
+    /// Applied to the input.
+    pub norm: Option<&'a Norm>,
+    /// `[n_ff, width]`.
+    pub gate: Option<&'a Projection>,
+    /// `[n_ff, width]`.
+    pub up: &'a Projection,
+    /// `[width, n_ff]`.
+    pub down: &'a Projection,
+    /// Which activation.
+    pub activation: Activation,
+    /// After `down`.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// How router scores become expert weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouterRule {
+    /// Experts used by each token.
+    pub n_used: usize,
+    /// Scores are `sigmoid(x)` rather than a softmax over all experts (DeepSeek V3).
+    pub sigmoid: bool,
+    /// Softmax over the chosen experts only, instead of over all (gpt-oss).
+    pub softmax_after_choice: bool,
+    /// Chosen weights divided by their sum (Mixtral, Qwen3).
+    pub normalize: bool,
+    /// Multiplied into the chosen weights at the end.
+    pub scale: f32,
+}
+
+/// A mixture of experts (Shazeer et al. 2017): router, the chosen experts' gated feed-forward, weighted sum.
+pub struct Experts<'a> {
+    /// Applied to the input.
+    pub norm: Option<&'a Norm>,
+    /// `[n_expert, width]`.
+    pub router: &'a Projection,
+    /// Added to the scores for the choice only, `f32 [n_expert]` (DeepSeek V3).
+    pub choice_bias: Option<&'a Weight>,
+    /// The rule.
+    pub rule: RouterRule,
+    /// `[n_expert, n_ff, width]`, bias `[n_expert, n_ff]`.
+    pub gate: Option<&'a Projection>,
+    /// `[n_expert, n_ff, width]`.
+    pub up: &'a Projection,
+    /// `[n_expert, width, n_ff]`.
+    pub down: &'a Projection,
+    /// Which activation.
+    pub activation: Activation,
+    /// After the weighted sum.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// The output head: norm, product with the vocabulary matrix, for chosen rows only.
+pub struct Logits<'a> {
+    /// Applied to the chosen rows.
+    pub norm: Option<&'a Norm>,
+    /// `[n_vocab, width]`.
+    pub head: &'a Projection,
+    /// Multiplied into the logits.
+    pub scale: f32,
+    /// `c · tanh(x / c)` after the scale.
+    pub softcap: Option<f32>,
+}
+
+/// Element type of the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KvType {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    #[default]
+    F16,
+    /// 8-bit blocks of 32.
+    Q8_0,
+}
+
+/// What one layer keeps in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayer {
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Width of a key head.
+    pub k_dim: usize,
+    /// Width of a value head.
+    pub v_dim: usize,
+}
+
+/// The shape of a KV cache: `n_blocks` blocks of [`KV_BLOCK`] positions in every layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvSpec {
+    /// One entry per layer.
+    pub layers: Vec<KvLayer>,
+    /// Blocks in all, shared by all sequences.
+    pub n_blocks: usize,
+    /// Element type.
+    pub dtype: KvType,
+}
+
+/// Keys and values of all layers on the device. The engine hands out its blocks.
+pub struct KvCache {
+    pub(crate) inner: Box<dyn Any + Send + Sync>,
+    pub(crate) spec: KvSpec,
+    pub(crate) bytes: usize,
+}
+
+impl KvCache {
+    /// What it was made for.
+    pub fn spec(&self) -> &KvSpec {
+        &self.spec
+    }
+
+    /// Bytes when full.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The rows of one pass and where they belong: flat arrays, so that one pass may carry several sequences.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Position of each row in its sequence.
+    pub positions: Vec<u32>,
+    /// Which rows belong to which sequence; together they cover all rows in order.
+    pub sequences: Vec<SequenceRows>,
+}
+
+/// The rows of one sequence in a pass: consecutive positions, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SequenceRows {
+    /// Its rows in the flat arrays.
+    pub rows: Range<usize>,
+    /// Its KV blocks; enough of them for its last position.
+    pub blocks: Vec<u32>,
+}
+
+impl Rows {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+}
+
+/// A device: memory and fused operations. Object safe, so that one binary carries all backends and different layers may
+/// live on different devices. Operations on one device run in the order of the calls; a device may run them later,
+/// [`Device::read`] waits.
+///
+/// `x` is `[rows.len(), width]` where an operation takes [`Rows`], else `[n_rows, width]`.
+pub trait Device: Send + Sync {
+    /// Facts for people.
+    fn info(&self) -> DeviceInfo;
+
+    /// A buffer of `len` zeros.
+    fn alloc(&self, len: usize) -> Result<Buffer>;
+
+    /// Brings a tensor to the device, in whatever layout suits `usage`.
+    fn upload(&self, tensor: &HostTensor, usage: WeightUse) -> Result<Weight>;
+
+    /// A KV cache. Memory that is never written need not become resident.
+    fn kv_cache(&self, spec: &KvSpec) -> Result<KvCache>;
+
+    /// Copies host values to the start of `to`.
+    fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
+
+    /// Waits for all work and copies the first `to.len()` values of `from`.
+    fn read(&self, from: &Buffer, to: &mut [f32]) -> Result<()>;
+
+    /// `out[i] = scale · table[tokens[i]]`. Ids outside the table are an error.
+    fn embed(&self, table: &Weight, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<()>;
+
+    /// `out = norm(x)` for rows of `width`.
+    fn norm(&self, x: &Buffer, n_rows: usize, width: usize, norm: &Norm, out: &mut Buffer) -> Result<()>;
+
+    /// `out = epilogue(projection(norm(x)))`.
+    fn linear(
+        &self,
+        x: &Buffer,
+        n_rows: usize,
+        norm: Option<&Norm>,
+        projection: &Projection,
+        epilogue: Epilogue<'_>,
+        out: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Writes K and V of all rows to `cache[layer]` and the rotated queries to `q`, `[rows, n_heads · head_dim]`.
+    fn qkv(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &Qkv<'_>,
+        cache: &mut KvCache,
+        layer: usize,
+        q: &mut Buffer,
+    ) -> Result<()>;
+
+    /// Every row attends to its own sequence's positions `0..=position` in `cache[layer]`;
+    /// `out` is `[rows, n_heads · v_head_dim]`.
+    fn attend(
+        &self,
+        q: &Buffer,
+        rows: &Rows,
+        args: &Attend<'_>,
+        cache: &KvCache,
+        layer: usize,
+        out: &mut Buffer,
+    ) -> Result<()>;
+
+    /// A feed-forward block.
+    fn feed_forward(&self, x: &Buffer, n_rows: usize, args: &FeedForward<'_>, out: &mut Buffer) -> Result<()>;
+
+    /// A mixture of experts.
+    fn experts(&self, x: &Buffer, n_rows: usize, args: &Experts<'_>, out: &mut Buffer) -> Result<()>;
+
+    /// Logits of the rows `wanted` of `x`: `[wanted.len(), n_vocab]`.
+    fn logits(&self, x: &Buffer, wanted: &[u32], args: &Logits<'_>, out: &mut Buffer) -> Result<()>;
+}

@@ -1,0 +1,21 @@
+//! One file per block type: layout, reference decode and reference encode.
+//!
+//! Layouts are those of the GGUF format (ggml's `block_*` structures, which its specification names); each file says how
+//! its bits are packed. These functions define what the bytes mean; kernels elsewhere may only be faster.
+
+pub(crate) mod plain;
+
+pub(crate) mod iq4_nl;
+pub(crate) mod iq4_xs;
+pub(crate) mod mxfp4;
+pub(crate) mod q2_k;
+pub(crate) mod q3_k;
+pub(crate) mod q4_0;
+pub(crate) mod q4_1;
+pub(crate) mod q4_k;
+pub(crate) mod q5_0;
+pub(crate) mod q5_1;
+pub(crate) mod q5_k;
+pub(crate) mod q6_k;
+pub(crate) mod q8_0;
+pub(crate) mod q8_k;
