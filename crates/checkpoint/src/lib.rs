@@ -1,1 +1,20 @@
-//! x
+//! Model files: metadata and tensors of a checkpoint, every count, length and range proven before use.
+//!
+//! What belongs here: file formats, safe opening, memory maps, limits. What does not: what tensors and keys mean
+//! (`model`, `text`), what block types decode to (`tensor`).
+//!
+//! Floor 1: imports only `tensor`. Unsafe code is confined to `mmap.rs`.
+#![deny(unsafe_code)]
+
+mod checkpoint;
+mod error;
+mod file;
+mod format;
+mod limits;
+mod metadata;
+#[allow(unsafe_code, reason = "memory maps")]
+mod mmap;
+
+pub use checkpoint::{Checkpoint, OpenOptions, TensorInfo};
+pub use error::{Error, Result};
+pub use metadata::{Array, Metadata, StringArray, Text, Value, ValueType};

@@ -1,0 +1,157 @@
+//! A checkpoint: metadata and a directory of tensors, whatever the file format.
+//!
+//! It knows files, not transformers: what names and keys mean is the business of the `model` crate.
+
+use crate::{Error, Metadata, Result, error::quoted, file::ModelFile, format};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+use tensor::{DType, HostTensor, Shape};
+
+/// How to open a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Map files into memory (the default) rather than read tensors into memory of our own.
+    pub mmap: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { mmap: true }
+    }
+}
+
+/// A tensor of the directory: proven to lie inside its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name in GGUF's vocabulary, e.g. `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Element or block type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: Shape,
+    /// Bytes it takes in the file.
+    pub bytes: u64,
+    /// Which file of a split model.
+    pub(crate) part: usize,
+    /// Where its bytes begin in that file.
+    pub(crate) offset: u64,
+}
+
+/// What a format's reader found.
+pub(crate) struct Contents {
+    pub(crate) parts: Vec<ModelFile>,
+    pub(crate) metadata: Metadata,
+    pub(crate) tensors: Vec<TensorInfo>,
+}
+
+/// An open model file, or all parts of a split one.
+pub struct Checkpoint {
+    format: &'static str,
+    path: PathBuf,
+    parts: Vec<ModelFile>,
+    files: Vec<PathBuf>,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    index: HashMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens the model at `path`: the format is told by the file's first bytes, never by its name. Of a split model any
+    /// part may be named. Every count, length and range has been checked when this returns.
+    ///
+    /// Error: cannot be opened, not a model, a format or version that is not supported, or damaged.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let (format, contents) = format::open(path, options)?;
+        let Contents { parts, metadata, tensors } = contents;
+        let mut index = HashMap::with_capacity(tensors.len());
+        for (i, tensor) in tensors.iter().enumerate() {
+            if index.insert(tensor.name.clone(), i).is_some() {
+                let file = parts.get(tensor.part).map_or(path, ModelFile::path);
+                return Err(Error::Malformed {
+                    path: file.to_owned(),
+                    field: format!("tensor {}", quoted(&tensor.name)),
+                    problem: "duplicate: another tensor has the same name".to_owned(),
+                });
+            }
+        }
+        let files = parts.iter().map(|part| part.path().to_owned()).collect();
+        Ok(Self { format, path: path.to_owned(), parts, files, metadata, tensors, index })
+    }
+
+    /// The format's name, e.g. `gguf`.
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All files of the model, in order of the parts.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Size of all files together, in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.len()))
+    }
+
+    /// The metadata; of a split model that of the first part.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The tensors in file order. A vocabulary-only file has none.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensor called `name`.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(*self.index.get(name)?)
+    }
+
+    /// The tensor called `name` with its bytes: a view of the map, or read now when not mapped.
+    ///
+    /// Error: no such tensor, the file changed since it was opened, cannot be read, or no memory.
+    pub fn load(&self, name: &str) -> Result<HostTensor> {
+        let missing = || Error::MissingTensor { path: self.path.clone(), tensor: quoted(name) };
+        let info = self.tensor(name).ok_or_else(missing)?;
+        let part = self.parts.get(info.part).ok_or_else(missing)?;
+        part.check_unchanged()?;
+        let bytes = part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?;
+        HostTensor::new(name, info.dtype, info.shape, bytes).map_err(|source| Error::Tensor {
+            path: part.path().to_owned(),
+            tensor: quoted(name),
+            source,
+        })
+    }
+
+    /// Lets the mapped pages of `tensor` leave memory, once a device has its own copy. The tensor stays valid: reading
+    /// it brings the pages back. Does nothing to tensors that are not mapped.
+    pub fn release(&self, tensor: &HostTensor) {
+        let _ = self.parts.iter().any(|part| part.release(tensor.bytes()));
+    }
+
+    /// Error when a file's length or modification time is not that of the moment it was opened. A file truncated while
+    /// it is mapped must not be read further.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.parts.iter().try_for_each(ModelFile::check_unchanged)
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("format", &self.format)
+            .field("files", &self.files)
+            .field("n_keys", &self.metadata.len())
+            .field("n_tensors", &self.tensors.len())
+            .finish()
+    }
+}

@@ -1,0 +1,160 @@
+//! File formats, told apart by their first bytes: one row in [`FORMATS`] each.
+//!
+//! Formats that are known but cannot be read, and things that people often hand in by mistake, have a row too, so that
+//! the refusal says what the file is.
+
+mod gguf;
+mod gguf_scan;
+mod gguf_split;
+
+use crate::{Error, OpenOptions, Result, checkpoint::Contents, error::quoted, file::ModelFile, limits};
+use std::path::Path;
+
+/// A file format that can be opened.
+pub(crate) trait Format: Sync {
+    /// Its name, in lower case.
+    fn name(&self) -> &'static str;
+    /// Whether a file that begins with `head` is of this format.
+    fn sniff(&self, head: &[u8]) -> bool;
+    /// Reads the head of `file` (and opens its other parts).
+    fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents>;
+}
+
+/// The formats, in the order they are tried.
+static FORMATS: &[&dyn Format] = &[&gguf::Gguf];
+
+/// Bytes that are enough to tell a format.
+const SNIFF_BYTES: u64 = 64;
+
+/// Opens `path` with the format that its first bytes name.
+pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, Contents)> {
+    let file = match ModelFile::open(path, options.mmap) {
+        Err(Error::NotRegular { .. }) if path.is_dir() => return Err(directory_error(path)),
+        other => other?,
+    };
+    let whole = file.head(SNIFF_BYTES)?;
+    let head = whole.get(..SNIFF_BYTES as usize).unwrap_or(&whole);
+    match FORMATS.iter().find(|format| format.sniff(head)) {
+        Some(format) => Ok((format.name(), format.open(file, options)?)),
+        None => Err(refusal(path, head, file.len())),
+    }
+}
+
+/// Something that is no supported model, and how it begins.
+struct Foreign {
+    /// A format's name, or what else the file is.
+    name: &'static str,
+    /// Whether it is a model format.
+    is_model: bool,
+    matches: fn(head: &[u8], file_len: u64) -> bool,
+}
+
+/// What people hand in, most telling first bytes first.
+static FOREIGN: &[Foreign] = &[
+    Foreign {
+        name: "PyTorch or other zip archive (.pt, .bin, .pth, .npz)",
+        is_model: true,
+        matches: |head, _| head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06"),
+    },
+    Foreign {
+        name: "safetensors",
+        is_model: true,
+        matches: |head, file_len| {
+            let json = head.get(8..).is_some_and(|rest| rest.trim_ascii_start().first() == Some(&b'{'));
+            json && head.first_chunk().is_some_and(|len| u64::from_le_bytes(*len) <= file_len)
+        },
+    },
+    Foreign {
+        name: "pickle (PyTorch before 1.6)",
+        is_model: true,
+        matches: |head, _| matches!(head, [0x80, 2..=5, ..]),
+    },
+    Foreign {
+        name: "ONNX",
+        is_model: true,
+        // ModelProto: field 1 (ir_version, a varint), then the producer's name, domain, opset or graph.
+        matches: |head, _| matches!(head, [0x08, 3..=30, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42, ..]),
+    },
+    Foreign {
+        name: "GGML (the predecessor of GGUF; convert the model anew)",
+        is_model: true,
+        matches: |head, _| [b"lmgg", b"tjgg", b"fmgg", b"algg"].iter().any(|magic| head.starts_with(*magic)),
+    },
+    Foreign {
+        name: "an HTML page, not a model: the download went wrong",
+        is_model: false,
+        matches: |head, _| {
+            let start = head.trim_ascii_start().get(..5).unwrap_or_default().to_ascii_lowercase();
+            start == b"<!doc" || start == b"<html"
+        },
+    },
+    Foreign {
+        name: "a Git LFS pointer: fetch the real file with `git lfs pull`",
+        is_model: false,
+        matches: |head, _| head.starts_with(b"version https://git-lfs"),
+    },
+];
+
+fn refusal(path: &Path, head: &[u8], file_len: u64) -> Error {
+    let path = path.to_owned();
+    match FOREIGN.iter().find(|foreign| (foreign.matches)(head, file_len)) {
+        Some(Foreign { name, is_model: true, .. }) => Error::UnsupportedFormat { path, format: name },
+        Some(Foreign { name, .. }) => Error::NotAModel { path, detail: format!("it is {name}") },
+        None if b"GGUF".starts_with(head) => {
+            let detail = format!("truncated: {file_len} bytes are too short for a header");
+            Error::NotAModel { path, detail }
+        }
+        None => {
+            let start = head.get(..8).unwrap_or(head);
+            let detail = format!("no known format begins with {} (GGUF files have the magic `GGUF`)", quoted(start));
+            Error::NotAModel { path, detail }
+        }
+    }
+}
+
+/// What a directory seems to hold, by its file names.
+fn directory_error(path: &Path) -> Error {
+    let entries = std::fs::read_dir(path).into_iter().flatten().take(limits::DIRECTORY_ENTRIES);
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let has = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
+    if let Some(gguf) = names.iter().find(|name| name.ends_with(".gguf")) {
+        let detail = format!("name the model file in it, for example {}", quoted(gguf));
+        return Error::Directory { path: path.to_owned(), detail };
+    }
+    let kinds: [(bool, &'static str); 4] = [
+        (has("config.json") && has(".safetensors"), "Hugging Face directory with safetensors"),
+        (has(".onnx"), "ONNX directory"),
+        (has(".pth") || has(".bin"), "PyTorch directory"),
+        (has("config.json"), "Hugging Face directory"),
+    ];
+    match kinds.into_iter().find(|(found, _)| *found) {
+        Some((_, format)) => Error::UnsupportedFormat { path: path.to_owned(), format },
+        None => Error::Directory { path: path.to_owned(), detail: "it holds no model file".to_owned() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_files_are_named() {
+        #[track_caller]
+        fn check(head: &[u8], expected: &str) {
+            let error = refusal(Path::new("m.gguf"), head, 1 << 20).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        check(b"PK\x03\x04rest", "zip");
+        check(b"\x58\0\0\0\0\0\0\0{\"a\":", "safetensors");
+        check(b"\x80\x02\x8a\nl\xfc", "pickle");
+        check(b"\x08\x08\x12\x07pytorch", "ONNX");
+        check(b"\n <!DOCTYPE html><html>", "HTML");
+        check(b"version https://git-lfs.github.com/spec/v1", "git lfs pull");
+        check(b"tjgg\x01\0\0\0", "predecessor");
+        check(b"gguf\x03\0\0\0", "not a model file");
+        check(b"\0\0\0\0\0\0\0\0\0", "not a model file");
+        check(b"GG", "too short");
+        check(b"\x1b]0;x", "\\u{1b}");
+    }
+}

@@ -1,0 +1,27 @@
+//! Upper bounds on what a model file may claim, all in one place (reliability.md §5).
+//!
+//! They stop absurd files early with a clear message. They are no protection by themselves: every size is also proven
+//! against the bytes that are really in the file.
+
+/// Longest metadata string, in bytes (the longest real ones are chat templates).
+pub(crate) const STRING_BYTES: u64 = 64 << 20;
+/// Longest metadata key, in bytes, as the GGUF specification says.
+pub(crate) const KEY_BYTES: u64 = 65_535;
+/// Longest tensor name, in bytes (the specification says 64; room for other writers).
+pub(crate) const TENSOR_NAME_BYTES: u64 = 1024;
+/// Most metadata keys in a file.
+pub(crate) const KEYS: u64 = 65_536;
+/// Most tensors in a file, and in all parts of a split file together.
+pub(crate) const TENSORS: u64 = 131_072;
+/// Most dimensions of a tensor.
+pub(crate) const DIMS: u32 = 4;
+/// Largest alignment of tensor data, in bytes (files use 32; 64 KiB pages exist).
+pub(crate) const ALIGNMENT: u64 = 1 << 20;
+/// Longest head (metadata and tensor directory) of a file, in bytes.
+pub(crate) const HEAD_BYTES: u64 = 1 << 30;
+/// Longest piece of untrusted text quoted in a message, in characters.
+pub(crate) const QUOTED_CHARS: usize = 120;
+/// Longest path quoted in a message, in characters.
+pub(crate) const QUOTED_PATH_CHARS: usize = 400;
+/// Directory entries looked at to say what kind of model a directory holds.
+pub(crate) const DIRECTORY_ENTRIES: usize = 4096;

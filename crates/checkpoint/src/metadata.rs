@@ -1,0 +1,471 @@
+//! Metadata of a checkpoint: typed values by key, in file order.
+//!
+//! Strings and arrays are views of the file's bytes: a vocabulary of 128 k tokens costs one scan and its offsets. What
+//! the keys mean is the business of the crates above.
+
+use crate::{Error, Result, error::quoted};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tensor::SharedBytes;
+
+/// The type of a metadata value, or of an array's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the variants say it")]
+pub enum ValueType {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    String,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+impl ValueType {
+    /// The name used in messages: `u32`, `string`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::U8 => "u8",
+            Self::I8 => "i8",
+            Self::U16 => "u16",
+            Self::I16 => "i16",
+            Self::U32 => "u32",
+            Self::I32 => "i32",
+            Self::F32 => "f32",
+            Self::Bool => "bool",
+            Self::String => "string",
+            Self::Array => "array",
+            Self::U64 => "u64",
+            Self::I64 => "i64",
+            Self::F64 => "f64",
+        }
+    }
+
+    /// Bytes of a value of fixed width; `None` for strings and arrays.
+    pub(crate) fn width(self) -> Option<usize> {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => Some(1),
+            Self::U16 | Self::I16 => Some(2),
+            Self::U32 | Self::I32 | Self::F32 => Some(4),
+            Self::U64 | Self::I64 | Self::F64 => Some(8),
+            Self::String | Self::Array => None,
+        }
+    }
+
+    /// A value of fixed width from its little-endian bytes. `None`: wrong length, or a bool that is neither 0 nor 1.
+    pub(crate) fn read(self, bytes: &[u8]) -> Option<Value> {
+        Some(match self {
+            Self::U8 => Value::U8(u8::from_le_bytes(bytes.try_into().ok()?)),
+            Self::I8 => Value::I8(i8::from_le_bytes(bytes.try_into().ok()?)),
+            Self::U16 => Value::U16(u16::from_le_bytes(bytes.try_into().ok()?)),
+            Self::I16 => Value::I16(i16::from_le_bytes(bytes.try_into().ok()?)),
+            Self::U32 => Value::U32(u32::from_le_bytes(bytes.try_into().ok()?)),
+            Self::I32 => Value::I32(i32::from_le_bytes(bytes.try_into().ok()?)),
+            Self::F32 => Value::F32(f32::from_le_bytes(bytes.try_into().ok()?)),
+            Self::U64 => Value::U64(u64::from_le_bytes(bytes.try_into().ok()?)),
+            Self::I64 => Value::I64(i64::from_le_bytes(bytes.try_into().ok()?)),
+            Self::F64 => Value::F64(f64::from_le_bytes(bytes.try_into().ok()?)),
+            Self::Bool => match bytes {
+                [0] => Value::Bool(false),
+                [1] => Value::Bool(true),
+                _ => return None,
+            },
+            Self::String | Self::Array => return None,
+        })
+    }
+}
+
+/// A string of the file, as bytes: files in the wild hold strings that are not UTF-8.
+#[derive(Clone, Debug)]
+pub struct Text(pub(crate) SharedBytes);
+
+impl Text {
+    /// The bytes as they are in the file.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The string, if it is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The string with bytes that are not UTF-8 replaced by U+FFFD.
+    pub fn to_string_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+}
+
+/// A metadata value.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variants say it")]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    U64(u64),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    String(Text),
+    Array(Array),
+}
+
+impl Value {
+    /// Its type.
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            Self::U8(_) => ValueType::U8,
+            Self::I8(_) => ValueType::I8,
+            Self::U16(_) => ValueType::U16,
+            Self::I16(_) => ValueType::I16,
+            Self::U32(_) => ValueType::U32,
+            Self::I32(_) => ValueType::I32,
+            Self::U64(_) => ValueType::U64,
+            Self::I64(_) => ValueType::I64,
+            Self::F32(_) => ValueType::F32,
+            Self::F64(_) => ValueType::F64,
+            Self::Bool(_) => ValueType::Bool,
+            Self::String(_) => ValueType::String,
+            Self::Array(_) => ValueType::Array,
+        }
+    }
+
+    /// The value of any integer type.
+    pub fn as_integer(&self) -> Option<i128> {
+        Some(match *self {
+            Self::U8(v) => v.into(),
+            Self::I8(v) => v.into(),
+            Self::U16(v) => v.into(),
+            Self::I16(v) => v.into(),
+            Self::U32(v) => v.into(),
+            Self::I32(v) => v.into(),
+            Self::U64(v) => v.into(),
+            Self::I64(v) => v.into(),
+            _ => return None,
+        })
+    }
+
+    /// The value of a float type; doubles are rounded.
+    pub fn as_f32(&self) -> Option<f32> {
+        match *self {
+            Self::F32(v) => Some(v),
+            Self::F64(v) => Some(v as f32),
+            _ => None,
+        }
+    }
+
+    /// The value of a bool.
+    pub fn as_bool(&self) -> Option<bool> {
+        match *self {
+            Self::Bool(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The string, if it is one and is UTF-8.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => text.as_str(),
+            _ => None,
+        }
+    }
+
+    /// Type and, where it is short, value: the "found" of a message.
+    fn described(&self) -> String {
+        match self {
+            Self::String(text) => match text.as_str() {
+                Some(text) => format!("string {}", quoted(text)),
+                None => format!("string that is not UTF-8 ({})", quoted(text.as_bytes())),
+            },
+            Self::Array(array) => format!("array of {} {}", array.len(), array.element_type().name()),
+            scalar => format!("{} {scalar}", scalar.value_type().name()),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    /// Numbers and bools plainly; strings and arrays by size only: their text is for the caller to escape.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32(v) => write!(f, "{v}"),
+            Self::F64(v) => write!(f, "{v}"),
+            Self::Bool(v) => write!(f, "{v}"),
+            Self::String(text) => write!(f, "string of {} bytes", text.as_bytes().len()),
+            Self::Array(array) => write!(f, "{} × {}", array.len(), array.element_type().name()),
+            other => write!(f, "{}", other.as_integer().unwrap_or_default()),
+        }
+    }
+}
+
+/// An array of the file: its bytes and, where elements differ in length, where each begins.
+#[derive(Clone)]
+pub struct Array {
+    element: ValueType,
+    len: usize,
+    bytes: SharedBytes,
+    /// For strings: the offset into `bytes` of each one's length, then the end of the last.
+    starts: Arc<Vec<usize>>,
+}
+
+/// Bytes of the length before each string.
+pub(crate) const LENGTH_BYTES: usize = 8;
+
+impl Array {
+    /// Elements of fixed width: `bytes` holds exactly `len` of them, and bools are known to be 0 or 1.
+    pub(crate) fn fixed(element: ValueType, len: usize, bytes: SharedBytes) -> Self {
+        Self { element, len, bytes, starts: Arc::default() }
+    }
+
+    /// Strings: `bytes` is `u64 length, bytes` again and again; `starts` has the offset of each length and the end.
+    pub(crate) fn strings(bytes: SharedBytes, starts: Vec<usize>) -> Self {
+        Self { element: ValueType::String, len: starts.len().saturating_sub(1), bytes, starts: Arc::new(starts) }
+    }
+
+    /// Where element `index` lies in `bytes`. `None` beyond the end.
+    fn range(&self, index: usize) -> Option<Range<usize>> {
+        let next = index.checked_add(1)?;
+        match self.element.width() {
+            _ if index >= self.len => None,
+            Some(width) => Some(index.checked_mul(width)?..next.checked_mul(width)?),
+            None => Some(self.starts.get(index)?.checked_add(LENGTH_BYTES)?..*self.starts.get(next)?),
+        }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Type of the elements.
+    pub fn element_type(&self) -> ValueType {
+        self.element
+    }
+
+    /// The element at `index`. `None` beyond the end.
+    pub fn get(&self, index: usize) -> Option<Value> {
+        let range = self.range(index)?;
+        match self.element {
+            ValueType::String => self.bytes.slice(range).map(|bytes| Value::String(Text(bytes))),
+            fixed => fixed.read(self.bytes.get(range)?),
+        }
+    }
+
+    /// All elements in order.
+    pub fn iter(&self) -> impl Iterator<Item = Value> + '_ {
+        (0..self.len).map_while(|index| self.get(index))
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array({} × {})", self.len, self.element.name())
+    }
+}
+
+/// An array known to hold strings.
+#[derive(Clone, Debug)]
+pub struct StringArray(Array);
+
+impl StringArray {
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    /// The bytes of the string at `index`; they need not be UTF-8. `None` beyond the end.
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        self.0.bytes.get(self.0.range(index)?)
+    }
+
+    /// All strings in order, as bytes.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + '_ {
+        (0..self.len()).map(|index| self.get(index).unwrap_or_default())
+    }
+}
+
+/// All metadata of a checkpoint. Keys are unique and keep the file's order.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    path: PathBuf,
+    entries: Vec<(String, Value)>,
+    index: HashMap<String, usize>,
+}
+
+impl Metadata {
+    /// No entries yet; `path` is for messages.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), entries: Vec::new(), index: HashMap::new() }
+    }
+
+    /// Adds an entry; reports false, and changes nothing, when the key exists.
+    pub(crate) fn insert(&mut self, key: String, value: Value) -> bool {
+        if self.index.contains_key(&key) {
+            return false;
+        }
+        self.index.insert(key.clone(), self.entries.len());
+        self.entries.push((key, value));
+        true
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> + '_ {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.get(*self.index.get(key)?).map(|(_, value)| value)
+    }
+
+    /// The value of `key` converted; an error that names the key when it is of another type or out of range.
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| self.unexpected(key, expected, value.described()))
+    }
+
+    fn unexpected(&self, key: &str, expected: &'static str, found: String) -> Error {
+        Error::Value { path: self.path.clone(), key: quoted(key), expected, found }
+    }
+
+    /// An integer of any stored type that fits `u32`. Error: another type, or out of range.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        self.typed(key, "an integer (type u32)", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An integer of any stored type that fits `u64`. Error: another type, or negative.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
+        self.typed(key, "an integer (type u64)", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An integer of any stored type that fits `i32`. Error: another type, or out of range.
+    pub fn i32(&self, key: &str) -> Result<Option<i32>> {
+        self.typed(key, "an integer (type i32)", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// A size or count: an integer of any stored type that fits `usize`. Error: another type, or out of range.
+    pub fn usize(&self, key: &str) -> Result<Option<usize>> {
+        self.typed(key, "a size (type u32 or u64)", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// A float; doubles are rounded. It may be infinite or NaN. Error: another type.
+    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
+        self.typed(key, "a number (type f32)", Value::as_f32)
+    }
+
+    /// A bool. Error: another type.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "a truth value (type bool)", Value::as_bool)
+    }
+
+    /// A string. Error: another type, or not UTF-8.
+    pub fn str(&self, key: &str) -> Result<Option<&str>> {
+        self.typed(key, "UTF-8 text (type string)", Value::as_str)
+    }
+
+    /// An array of any element type. Error: not an array.
+    pub fn array(&self, key: &str) -> Result<Option<&Array>> {
+        self.typed(key, "an array", |v| if let Value::Array(array) = v { Some(array) } else { None })
+    }
+
+    /// An array of strings, as a view. Error: not an array of strings.
+    pub fn string_array(&self, key: &str) -> Result<Option<StringArray>> {
+        self.typed(key, "an array of strings", |v| match v {
+            // Writers store an empty array with any element type.
+            Value::Array(array) if array.element == ValueType::String || array.is_empty() => {
+                Some(StringArray(array.clone()))
+            }
+            _ => None,
+        })
+    }
+
+    /// The elements of an array converted; an error that names the key and the element.
+    fn elements<T>(
+        &self,
+        key: &str,
+        expected: &'static str,
+        convert: impl Fn(Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>> {
+        let Some(array) =
+            self.typed(key, expected, |v| if let Value::Array(array) = v { Some(array) } else { None })?
+        else {
+            return Ok(None);
+        };
+        let mut elements = Vec::new();
+        for (index, value) in array.iter().enumerate() {
+            let found = || format!("element {index}: {}", value.described());
+            let Some(element) = convert(value.clone()) else { return Err(self.unexpected(key, expected, found())) };
+            elements.push(element);
+        }
+        Ok(Some(elements))
+    }
+
+    /// An array of integers that fit `u32`. Error: another type, or an element out of range.
+    pub fn u32_array(&self, key: &str) -> Result<Option<Vec<u32>>> {
+        self.elements(key, "an array of integers (type u32)", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An array of integers that fit `i32`. Error: another type, or an element out of range.
+    pub fn i32_array(&self, key: &str) -> Result<Option<Vec<i32>>> {
+        self.elements(key, "an array of integers (type i32)", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An array of floats. Error: another type.
+    pub fn f32_array(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        self.elements(key, "an array of numbers (type f32)", |v| v.as_f32())
+    }
+
+    /// An array of truth values. Error: another type.
+    pub fn bool_array(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.elements(key, "an array of truth values (type bool)", |v| v.as_bool())
+    }
+
+    /// One integer, or one per layer: `attention.head_count_kv` comes in both forms. A single one gives one element.
+    pub fn u32_or_array(&self, key: &str) -> Result<Option<Vec<u32>>> {
+        match self.get(key) {
+            Some(Value::Array(_)) => self.u32_array(key),
+            _ => Ok(self.u32(key)?.map(|v| vec![v])),
+        }
+    }
+}
