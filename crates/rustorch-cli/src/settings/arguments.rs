@@ -1,0 +1,1 @@
+//! Makes the command line of the rows.

@@ -1,0 +1,182 @@
+//! Settings: plain data after every layer was applied and every value checked.
+//!
+//! `table` has one row per setting (flag = environment variable = TOML key = help in two languages), `layers` puts flag over
+//! environment over file over default, `arguments` makes the command line of the rows. Nothing here opens a model.
+
+pub(crate) mod arguments;
+pub(crate) mod help;
+pub(crate) mod layers;
+pub(crate) mod table;
+
+pub(crate) use layers::{Layers, Origin};
+pub(crate) use table::{Row, SETTINGS};
+
+use std::path::PathBuf;
+
+/// All settings, validated. Made by [`Layers::settings`]; single values change through [`Row::set_text`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Settings {
+    /// `[model]`
+    pub(crate) model: ModelSettings,
+    /// `[backend]`
+    pub(crate) backend: BackendSettings,
+    /// `[context]`
+    pub(crate) context: ContextSettings,
+    /// `[generation]`
+    pub(crate) generation: GenerationSettings,
+    /// `[interface]`
+    pub(crate) interface: InterfaceSettings,
+    /// `[logging]`
+    pub(crate) logging: LoggingSettings,
+    /// `[history]`
+    pub(crate) history: HistorySettings,
+    /// Whether `backend.default` was asked for on the command line or by `/backend`: then it is never replaced
+    /// by a fallback (R46).
+    pub(crate) backend_is_explicit: bool,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ModelSettings {
+    /// The file.
+    pub(crate) path: Option<PathBuf>,
+    /// Only a check: `auto` or the format that the file must have.
+    pub(crate) format: &'static str,
+    /// Map the file instead of reading it.
+    pub(crate) mmap: bool,
+    /// A built-in chat template's name, or a file; none: the model's own.
+    pub(crate) template: Option<String>,
+}
+
+/// `[backend]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct BackendSettings {
+    /// The backend asked for.
+    pub(crate) default: &'static str,
+    /// Tried in order when that is not available (see R46).
+    pub(crate) fallback: Vec<String>,
+    /// Fall back even from an explicit `--backend`.
+    pub(crate) allow_fallback: bool,
+    /// Worker threads; none: one per core.
+    pub(crate) threads: Option<usize>,
+    /// `fast` or `f32`.
+    pub(crate) precision: &'static str,
+    /// Prompt tokens in one pass.
+    pub(crate) prefill_chunk: usize,
+}
+
+/// `[context]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ContextSettings {
+    /// Tokens of the window; none: as many as the model has and memory holds.
+    pub(crate) size: Option<usize>,
+    /// `f16`, `f32` or `q8_0`.
+    pub(crate) kv_type: &'static str,
+}
+
+/// `[generation]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct GenerationSettings {
+    /// Tokens of one answer; none: until the model ends or the window is full.
+    pub(crate) max_tokens: Option<usize>,
+    /// 0 takes the most probable token.
+    pub(crate) temperature: f32,
+    /// Most probable tokens kept; 0: all.
+    pub(crate) top_k: usize,
+    /// Probability mass kept; 1: all.
+    pub(crate) top_p: f32,
+    /// Least probability relative to the best; 0: off.
+    pub(crate) min_p: f32,
+    /// 1: off.
+    pub(crate) repeat_penalty: f32,
+    /// Tokens that the penalties look back.
+    pub(crate) repeat_last_n: usize,
+    /// 0: off.
+    pub(crate) frequency_penalty: f32,
+    /// 0: off.
+    pub(crate) presence_penalty: f32,
+    /// None: a new one for each answer.
+    pub(crate) seed: Option<u64>,
+    /// System prompt.
+    pub(crate) system: Option<String>,
+    /// Texts that end an answer.
+    pub(crate) stop: Vec<String>,
+}
+
+/// `[interface]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct InterfaceSettings {
+    /// Before the user's line.
+    pub(crate) prompt_user: String,
+    /// Before the answer.
+    pub(crate) prompt_assistant: String,
+    /// Bars while loading and reading the prompt.
+    pub(crate) show_progress: bool,
+    /// Print tokens as they come.
+    pub(crate) stream: bool,
+    /// `auto`, `always` or `never`.
+    pub(crate) color: &'static str,
+    /// `auto`, `en` or `ja`.
+    pub(crate) language: &'static str,
+    /// `text`, `json` or `stream-json`.
+    pub(crate) output: &'static str,
+}
+
+/// `[logging]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LoggingSettings {
+    /// Least important level written.
+    pub(crate) level: &'static str,
+    /// The file.
+    pub(crate) file: Option<PathBuf>,
+    /// Older files kept.
+    pub(crate) keep: usize,
+    /// Also on stderr.
+    pub(crate) stderr: bool,
+}
+
+/// `[history]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct HistorySettings {
+    /// Write the conversation after every turn.
+    pub(crate) auto_save: bool,
+    /// The last session.
+    pub(crate) file: Option<PathBuf>,
+    /// Messages kept in a session file.
+    pub(crate) max_entries: usize,
+    /// Another file to write after every turn; `-`: stdout at the end.
+    pub(crate) save: Option<PathBuf>,
+    /// A file to start from.
+    pub(crate) load: Option<PathBuf>,
+    /// Overwrite a file that is not a history.
+    pub(crate) force: bool,
+    /// Nothing is written anywhere: no history, no line history, no log.
+    pub(crate) ephemeral: bool,
+}
+
+impl Settings {
+    /// Arithmetic of the device.
+    pub(crate) fn precision(&self) -> compute::Precision {
+        if self.backend.precision == "f32" { compute::Precision::F32 } else { compute::Precision::Fast }
+    }
+
+    /// Element type of the KV cache.
+    pub(crate) fn kv_type(&self) -> compute::KvType {
+        use compute::KvType;
+        match self.context.kv_type {
+            "f32" => KvType::F32,
+            "q8_0" => KvType::Q8_0,
+            _ => KvType::F16,
+        }
+    }
+
+    /// Where the log goes; nowhere when nothing may be written.
+    pub(crate) fn log_options(&self) -> crate::logging::LogOptions {
+        crate::logging::LogOptions {
+            level: self.logging.level,
+            file: self.logging.file.clone().filter(|_| !self.history.ephemeral),
+            keep: self.logging.keep,
+            stderr: self.logging.stderr,
+        }
+    }
+}
