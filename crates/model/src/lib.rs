@@ -1,1 +1,29 @@
-//! x
+//! The one decoder, described by data: which operations make a language model, and in which order.
+//!
+//! What belongs here: families as records, the numbers of a model and their validation, the memory plan, loading, the
+//! forward pass. What does not: file formats, kernels, tokens and templates, scheduling and sampling.
+//!
+//! Floor 2: imports only `tensor`, `checkpoint` and `compute`. Knows GGUF's tensor names and weight conventions, but no
+//! file format and no device by name.
+#![forbid(unsafe_code)]
+
+mod arch;
+mod architecture;
+mod batch;
+mod cache;
+mod decoder;
+mod error;
+mod hyper;
+mod load;
+mod plan;
+mod rope;
+
+pub use architecture::{Architecture, NormPlaces, WindowPattern};
+pub use batch::Batch;
+pub use cache::{kv_bytes, kv_spec};
+pub use decoder::{Decoder, MemoryUse};
+pub use error::{Error, Result};
+pub use hyper::{ExpertParams, HyperParams, LayerParams};
+pub use load::{LoadOptions, LoadProgress};
+pub use plan::{MemoryPlan, PlanRow};
+pub use rope::{RopeParams, RopeScaling};

@@ -1,0 +1,335 @@
+//! The forward pass: embedding, layers of attention and feed-forward, logits. Plain calls on a device, no graph.
+//!
+//! What belongs here: the order of operations of a decoder-only transformer (Vaswani et al. 2017, as arranged by Llama).
+//! What does not: how an operation is computed (`compute`), which families exist (`arch/`), where weights come from
+//! (`load.rs`).
+
+use crate::batch::cut;
+use crate::load::{LoadOptions, LoadProgress, load};
+use crate::{Batch, Error, HyperParams, Result, kv_spec};
+use checkpoint::Checkpoint;
+use compute::{
+    Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, Logits, Norm, Projection, Qkv, Rope,
+    RouterRule, Rows, Weight,
+};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Elements of the device's logits buffer at most, unless one row has more.
+const MAX_LOGITS: usize = 4 << 20;
+
+/// All weights of a model.
+pub(crate) struct Weights {
+    pub(crate) embedding: Weight,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) output_norm: Norm,
+    pub(crate) head: Projection,
+}
+
+/// The weights of one layer.
+pub(crate) struct Block {
+    pub(crate) attn_norm: Option<Norm>,
+    pub(crate) q: Projection,
+    pub(crate) k: Projection,
+    pub(crate) v: Projection,
+    pub(crate) q_norm: Option<Norm>,
+    pub(crate) k_norm: Option<Norm>,
+    pub(crate) rope: Option<Rope>,
+    pub(crate) o: Projection,
+    pub(crate) attn_post_norm: Option<Norm>,
+    pub(crate) ffn_norm: Option<Norm>,
+    pub(crate) feed_forward: FeedForwardWeights,
+    pub(crate) ffn_post_norm: Option<Norm>,
+}
+
+/// The weights of a layer's second half.
+#[allow(clippy::large_enum_variant, reason = "one per layer, all of the same variant as a rule")]
+pub(crate) enum FeedForwardWeights {
+    Dense {
+        gate: Projection,
+        up: Projection,
+        down: Projection,
+    },
+    Experts {
+        rule: RouterRule,
+        router: Projection,
+        choice_bias: Option<Weight>,
+        gate: Projection,
+        up: Projection,
+        down: Projection,
+    },
+}
+
+/// What a loaded model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Bytes of weights that the device holds for itself.
+    pub weights_bytes: u64,
+    /// Bytes of weights that it reads from the mapped file.
+    pub mapped_bytes: u64,
+    /// Bytes of activations.
+    pub scratch_bytes: u64,
+}
+
+/// Elements of each scratch buffer.
+pub(crate) struct ScratchSizes {
+    residual: usize,
+    q: usize,
+    attention: usize,
+    n_logit_rows: usize,
+    logits: usize,
+    bytes: Option<u64>,
+}
+
+impl ScratchSizes {
+    pub(crate) fn new(hyper: &HyperParams, max_rows: usize) -> Result<Self> {
+        let overflow = || Error::Overflow { what: format!("scratch memory for {max_rows} rows") };
+        let rows_of = |dim: usize| dim.checked_mul(max_rows.max(1)).ok_or_else(overflow);
+        let widest = |dim: fn(&crate::LayerParams) -> usize| hyper.layers.iter().map(dim).max().unwrap_or(0);
+        let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows.max(1));
+        let mut sizes = ScratchSizes {
+            residual: rows_of(hyper.width)?,
+            q: rows_of(widest(crate::LayerParams::q_dim))?,
+            attention: rows_of(widest(crate::LayerParams::attention_dim))?,
+            n_logit_rows,
+            logits: n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?,
+            bytes: None,
+        };
+        let parts = [sizes.residual, sizes.residual, sizes.q, sizes.attention, sizes.logits];
+        sizes.bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
+        Ok(sizes)
+    }
+
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        self.bytes.ok_or_else(|| Error::Overflow { what: "scratch memory".to_owned() })
+    }
+}
+
+/// Memory for one pass, made once.
+struct Scratch {
+    /// The residual stream before a block, `[max_rows, width]`.
+    x: Buffer,
+    /// The residual stream within a block, between attention and feed-forward.
+    y: Buffer,
+    /// Queries, `[max_rows, n_heads · head_dim]`.
+    q: Buffer,
+    /// Attention's result, `[max_rows, n_heads · v_head_dim]`.
+    attention: Buffer,
+    /// Logits on the device, `[n_logit_rows, n_vocab]`.
+    logits: Buffer,
+    n_logit_rows: usize,
+    /// Logits of the last call, `[batch.logits.len(), n_vocab]`.
+    host_logits: Vec<f32>,
+    /// The rows of a chunk.
+    chunk: Rows,
+    /// The rows of a chunk whose logits are wanted, counted from its first.
+    wanted: Vec<u32>,
+}
+
+/// A model ready to run: its numbers, its weights on a device, and scratch memory for one pass at a time.
+pub struct Decoder {
+    model: Model,
+    scratch: Scratch,
+    max_rows: usize,
+    memory: MemoryUse,
+    unused: Vec<String>,
+}
+
+struct Model {
+    hyper: HyperParams,
+    device: Arc<dyn Device>,
+    weights: Weights,
+}
+
+impl Decoder {
+    /// Brings a model to a device. `progress` is called after each tensor and may stop it.
+    ///
+    /// Errors: an unsupported family, numbers or tensors that contradict each other, memory, cancelled.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        device: Arc<dyn Device>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
+    ) -> Result<Decoder> {
+        let hyper = HyperParams::read(checkpoint)?;
+        let max_rows = options.max_rows.max(1);
+        let sizes = ScratchSizes::new(&hyper, max_rows)?;
+        let scratch_bytes = sizes.bytes()?;
+        let loaded = load(checkpoint, &*device, &hyper, options, progress)?;
+        let scratch = Scratch {
+            x: device.alloc(sizes.residual)?,
+            y: device.alloc(sizes.residual)?,
+            q: device.alloc(sizes.q)?,
+            attention: device.alloc(sizes.attention)?,
+            logits: device.alloc(sizes.logits)?,
+            n_logit_rows: sizes.n_logit_rows,
+            host_logits: Vec::new(),
+            chunk: Rows::default(),
+            wanted: Vec::with_capacity(sizes.n_logit_rows),
+        };
+        let memory =
+            MemoryUse { weights_bytes: loaded.resident_bytes, mapped_bytes: loaded.mapped_bytes, scratch_bytes };
+        let model = Model { hyper, device, weights: loaded.weights };
+        Ok(Decoder { model, scratch, max_rows, memory, unused: loaded.unused })
+    }
+
+    /// The numbers of the model.
+    pub fn hyper(&self) -> &HyperParams {
+        &self.model.hyper
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.model.device
+    }
+
+    /// What it takes.
+    pub fn memory(&self) -> MemoryUse {
+        self.memory
+    }
+
+    /// Rows computed at once at most.
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// Tensors of the file that the model does not need (other modalities, copies).
+    pub fn unused_tensors(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// A KV cache for `n_positions` positions in all sequences together, rounded up to whole blocks.
+    pub fn new_cache(&self, n_positions: usize, dtype: KvType) -> Result<KvCache> {
+        Ok(self.model.device.kv_cache(&kv_spec(&self.model.hyper, n_positions, dtype))?)
+    }
+
+    /// Runs a batch, adds its keys and values to `cache`, and returns the logits asked for,
+    /// `[batch.logits.len(), n_vocab]`, valid until the next call.
+    ///
+    /// Errors: a batch that contradicts itself, tokens outside the vocabulary, positions outside their blocks.
+    pub fn forward(&mut self, batch: &Batch, cache: &mut KvCache) -> Result<&[f32]> {
+        batch.check()?;
+        let n_rows = batch.tokens.len();
+        let n_vocab = self.model.hyper.n_vocab;
+        let n_logits = batch.logits.len().checked_mul(n_vocab);
+        let n_logits = n_logits.ok_or_else(|| Error::Overflow { what: "the logits asked for".to_owned() })?;
+        if self.scratch.host_logits.len() < n_logits {
+            self.scratch.host_logits.resize(n_logits, 0.0);
+        }
+        let mut wanted = batch.logits.as_slice();
+        let mut done = 0;
+        for start in (0..n_rows).step_by(self.max_rows) {
+            let end = n_rows.min(start + self.max_rows);
+            let tokens = batch.tokens.get(start..end).unwrap_or(&[]);
+            self.model.chunk(tokens, &batch.rows, start..end, &mut self.scratch, cache)?;
+            let (here, later) = wanted.split_at(wanted.partition_point(|&row| (row as usize) < end));
+            wanted = later;
+            for some in here.chunks(self.scratch.n_logit_rows) {
+                self.model.logits(some, start, done, &mut self.scratch)?;
+                done += some.len() * n_vocab;
+            }
+        }
+        Ok(self.scratch.host_logits.get(..n_logits).unwrap_or(&[]))
+    }
+}
+
+impl Model {
+    /// Embedding and all layers for the rows `range` of a batch; the result is in `scratch.x`.
+    fn chunk(
+        &self,
+        tokens: &[u32],
+        all_rows: &Rows,
+        range: std::ops::Range<usize>,
+        scratch: &mut Scratch,
+        cache: &mut KvCache,
+    ) -> Result<()> {
+        let Scratch { x, y, q, attention, chunk, .. } = scratch;
+        let rows = if range.len() == all_rows.len() {
+            all_rows
+        } else {
+            cut(all_rows, range.start, range.end, chunk);
+            &*chunk
+        };
+        self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, x)?;
+        for (layer, block) in self.weights.blocks.iter().enumerate() {
+            self.device.qkv(x, rows, &self.qkv(layer, block), cache, layer, q)?;
+            self.device.attend(q, rows, &self.attend(layer), cache, layer, attention)?;
+            let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
+            self.device.linear(attention, rows.len(), None, &block.o, epilogue, y)?;
+            self.feed_forward(block, rows.len(), y, x)?;
+        }
+        Ok(())
+    }
+
+    fn qkv<'a>(&'a self, layer: usize, block: &'a Block) -> Qkv<'a> {
+        let params = &self.hyper.layers[layer];
+        Qkv {
+            norm: block.attn_norm.as_ref(),
+            q: &block.q,
+            k: &block.k,
+            v: &block.v,
+            q_norm: block.q_norm.as_ref(),
+            k_norm: block.k_norm.as_ref(),
+            rope: block.rope.as_ref(),
+            n_heads: params.n_heads,
+            n_kv_heads: params.n_kv_heads,
+            head_dim: params.head_dim,
+            v_head_dim: params.v_head_dim,
+            clamp: None,
+        }
+    }
+
+    fn attend(&self, layer: usize) -> Attend<'_> {
+        let params = &self.hyper.layers[layer];
+        Attend {
+            n_heads: params.n_heads,
+            n_kv_heads: params.n_kv_heads,
+            head_dim: params.head_dim,
+            v_head_dim: params.v_head_dim,
+            scale: self.hyper.attention_scale,
+            softcap: self.hyper.attention_softcap,
+            window: params.window,
+            sinks: None,
+        }
+    }
+
+    fn feed_forward(&self, block: &Block, n_rows: usize, x: &Buffer, out: &mut Buffer) -> Result<()> {
+        let norm = block.ffn_norm.as_ref();
+        let activation = self.hyper.architecture.activation;
+        let epilogue = self.epilogue(block.ffn_post_norm.as_ref(), x);
+        match &block.feed_forward {
+            FeedForwardWeights::Dense { gate, up, down } => {
+                let args = FeedForward { norm, gate: Some(gate), up, down, activation, epilogue };
+                self.device.feed_forward(x, n_rows, &args, out)?;
+            }
+            FeedForwardWeights::Experts { rule, router, choice_bias, gate, up, down } => {
+                let (rule, choice_bias, gate) = (*rule, choice_bias.as_ref(), Some(gate));
+                let args = Experts { norm, router, choice_bias, rule, gate, up, down, activation, epilogue };
+                self.device.experts(x, n_rows, &args, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn epilogue<'a>(&self, norm: Option<&'a Norm>, residual: &'a Buffer) -> Epilogue<'a> {
+        Epilogue { norm, scale: self.hyper.residual_scale, residual: Some(residual) }
+    }
+
+    /// Logits of some rows of a batch, of the chunk that starts at `start`, to `host_logits[at..]`.
+    fn logits(&self, rows: &[u32], start: usize, at: usize, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { x, logits, host_logits, wanted, .. } = scratch;
+        wanted.clear();
+        wanted.extend(rows.iter().map(|&row| row - start as u32));
+        let args = Logits {
+            norm: Some(&self.weights.output_norm),
+            head: &self.weights.head,
+            scale: self.hyper.logit_scale,
+            softcap: self.hyper.logit_softcap,
+        };
+        self.device.logits(x, wanted, &args, logits)?;
+        if let Some(to) = host_logits.get_mut(at..at + rows.len() * self.hyper.n_vocab) {
+            self.device.read(logits, to)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,351 @@
+//! Tensors by their GGUF names, checked against the numbers, brought to the device.
+//!
+//! What belongs here: names, expected shapes, optional parts (told by presence), fused tensors split by rows, progress.
+//! What does not: what the tensors are used for (`decoder.rs`), their bytes (`checkpoint`), their layout (`compute`).
+
+use crate::decoder::{Block, FeedForwardWeights, Weights};
+use crate::hyper::{HyperParams, LayerParams};
+use crate::{Error, Result};
+use checkpoint::Checkpoint;
+use compute::{Device, Norm, NormKind, Projection, Rope, Weight, WeightUse};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use tensor::{HostTensor, Shape};
+
+/// Tensors outside what any family here uses that change nothing: copies of RoPE's numbers, and other modalities.
+const HARMLESS_PREFIXES: &[&str] = &["v.", "a.", "mm."];
+const HARMLESS_SUFFIXES: &[&str] = &[".rope_freqs.weight", ".attn_rot_embd.weight"];
+
+/// How to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Rows computed at once at most; longer batches are cut. More need more scratch memory and prefill faster.
+    pub max_rows: usize,
+    /// Positions that the cache will hold; none: as many as the model was trained for. LongRoPE chooses by it.
+    pub context_length: Option<usize>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { max_rows: 512, context_length: None }
+    }
+}
+
+/// How far loading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Bytes of the file's tensors that are done.
+    pub done_bytes: u64,
+    /// Bytes of all of them.
+    pub total_bytes: u64,
+}
+
+/// What loading yields besides the weights.
+pub(crate) struct Loaded {
+    pub(crate) weights: Weights,
+    /// Bytes that the device holds.
+    pub(crate) resident_bytes: u64,
+    /// Bytes that the device reads from the file where it lies in memory.
+    pub(crate) mapped_bytes: u64,
+    /// Tensors of the file that nothing needs.
+    pub(crate) unused: Vec<String>,
+}
+
+/// Fetches, checks and uploads all weights.
+pub(crate) fn load(
+    checkpoint: &Checkpoint,
+    device: &dyn Device,
+    hyper: &HyperParams,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
+) -> Result<Loaded> {
+    let total_bytes = checkpoint.tensors().iter().fold(0u64, |sum, t| sum.saturating_add(t.bytes));
+    let mut loader = Loader {
+        checkpoint,
+        device,
+        hyper,
+        progress,
+        at: LoadProgress { done_bytes: 0, total_bytes },
+        used: HashSet::new(),
+        resident_bytes: 0,
+        mapped_bytes: 0,
+    };
+    loader.report(0)?;
+    let weights = loader.weights(options)?;
+    let unused = loader.unused()?;
+    loader.report(total_bytes)?;
+    Ok(Loaded { weights, resident_bytes: loader.resident_bytes, mapped_bytes: loader.mapped_bytes, unused })
+}
+
+struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a dyn Device,
+    hyper: &'a HyperParams,
+    progress: &'a mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
+    at: LoadProgress,
+    used: HashSet<String>,
+    resident_bytes: u64,
+    mapped_bytes: u64,
+}
+
+impl Loader<'_> {
+    fn weights(&mut self, options: &LoadOptions) -> Result<Weights> {
+        let (width, n_vocab) = (self.hyper.width, self.hyper.n_vocab);
+        let tied = !self.has("output.weight");
+        let usage = if tied { WeightUse::Matrix } else { WeightUse::Table };
+        let embedding = self.weight("token_embd.weight", &[n_vocab, width], usage)?;
+        let rope = self.rope(options)?;
+        let local_rope = self.local_rope()?;
+        let layers = self.hyper.layers.iter().enumerate();
+        let blocks = layers
+            .map(|(i, layer)| {
+                let rope = match (layer.rotates, layer.local) {
+                    (false, _) => None,
+                    (true, false) => Some(rope.clone()),
+                    (true, true) => Some(local_rope.clone()),
+                };
+                self.block(i, layer, rope)
+            })
+            .collect::<Result<_>>()?;
+        let output_norm = self.norm("output_norm", width)?;
+        let head = match tied {
+            true => Projection { weight: embedding.clone(), bias: self.bias("output.bias", n_vocab)? },
+            false => self.projection("output", &[n_vocab, width])?,
+        };
+        Ok(Weights { embedding, blocks, output_norm, head })
+    }
+
+    fn block(&mut self, i: usize, layer: &LayerParams, rope: Option<Rope>) -> Result<Block> {
+        let width = self.hyper.width;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let (pre, post) = (self.hyper.has_pre_norms(), self.hyper.has_post_norms());
+        let attn_norm = if pre { Some(self.norm(&name("attn_norm"), width)?) } else { None };
+        let (q_dim, k_dim, v_dim) = (layer.q_dim(), layer.k_dim(), layer.v_dim());
+        let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
+            self.fused(&name("attn_qkv"), [q_dim, k_dim, v_dim], width)?
+        } else {
+            [
+                self.projection(&name("attn_q"), &[q_dim, width])?,
+                self.projection(&name("attn_k"), &[k_dim, width])?,
+                self.projection(&name("attn_v"), &[v_dim, width])?,
+            ]
+        };
+        Ok(Block {
+            attn_norm,
+            q,
+            k,
+            v,
+            q_norm: self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?,
+            k_norm: self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?,
+            rope,
+            o: self.projection(&name("attn_output"), &[width, layer.attention_dim()])?,
+            attn_post_norm: if post { Some(self.norm(&name("post_attention_norm"), width)?) } else { None },
+            ffn_norm: if pre { Some(self.norm(&name("ffn_norm"), width)?) } else { None },
+            feed_forward: self.feed_forward(i, layer.n_ff)?,
+            ffn_post_norm: if post { Some(self.norm(&name("post_ffw_norm"), width)?) } else { None },
+        })
+    }
+
+    fn feed_forward(&mut self, i: usize, n_ff: usize) -> Result<FeedForwardWeights> {
+        let width = self.hyper.width;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        if let Some(experts) = self.hyper.experts.as_ref().filter(|_| self.has(&name("ffn_gate_inp.weight"))) {
+            let (n, n_ff) = (experts.n_experts, experts.n_ff);
+            return Ok(FeedForwardWeights::Experts {
+                rule: experts.rule,
+                router: self.projection(&name("ffn_gate_inp"), &[n, width])?,
+                choice_bias: self.bias(&name("exp_probs_b.bias"), n)?,
+                gate: self.expert_stack(&name("ffn_gate_exps"), &[n, n_ff, width])?,
+                up: self.expert_stack(&name("ffn_up_exps"), &[n, n_ff, width])?,
+                down: self.expert_stack(&name("ffn_down_exps"), &[n, width, n_ff])?,
+            });
+        }
+        if n_ff == 0 {
+            let key = format!("{}.feed_forward_length", self.hyper.architecture.name);
+            return Err(Error::BadKey { key, value: "0".to_owned(), why: format!("layer {i} is dense") });
+        }
+        let [gate, up] = if self.has(&name("ffn_gate.weight")) {
+            [self.projection(&name("ffn_gate"), &[n_ff, width])?, self.projection(&name("ffn_up"), &[n_ff, width])?]
+        } else {
+            self.fused(&name("ffn_up"), [n_ff, n_ff], width)?
+        };
+        let down = self.projection(&name("ffn_down"), &[width, n_ff])?;
+        Ok(FeedForwardWeights::Dense { gate, up, down })
+    }
+
+    /// RoPE with whatever scaling the numbers and tensors of the file ask for.
+    fn rope(&mut self, options: &LoadOptions) -> Result<Rope> {
+        let params = &self.hyper.rope;
+        let context_length = options.context_length.unwrap_or(self.hyper.context_length);
+        let long = context_length > params.original_context;
+        let pair_names = ["rope_factors_short.weight", "rope_factors_long.weight"];
+        let name = if self.has("rope_freqs.weight") { "rope_freqs.weight" } else { pair_names[usize::from(long)] };
+        self.used.extend(pair_names.map(str::to_owned));
+        let divisors = if self.has(name) {
+            let values = self.fetch(name, &[params.n_dims / 2])?.to_f32().map_err(|e| in_tensor(name, e))?;
+            if values.iter().any(|d| !d.is_finite() || *d <= 0.0) {
+                return Err(Error::Unsupported { what: format!("{name} with a factor that is not above 0") });
+            }
+            Some(values)
+        } else {
+            None
+        };
+        let frequencies = params.frequencies(divisors.as_deref());
+        self.rope_of(&frequencies, params.magnitude())
+    }
+
+    fn local_rope(&mut self) -> Result<Rope> {
+        let frequencies = self.hyper.rope.local_frequencies();
+        self.rope_of(&frequencies, 1.0)
+    }
+
+    fn rope_of(&mut self, frequencies: &[f32], magnitude: f32) -> Result<Rope> {
+        if !magnitude.is_finite() || frequencies.iter().any(|f| !f.is_finite()) {
+            return Err(Error::Unsupported { what: "RoPE scaling with numbers this extreme".to_owned() });
+        }
+        let (pairing, n_dims) = (self.hyper.architecture.pairing, self.hyper.rope.n_dims);
+        Ok(Rope { pairing, n_dims, frequencies: self.made_vector("rope frequencies", frequencies)?, magnitude })
+    }
+
+    /// A norm over the whole width; its shift where the file has one.
+    fn norm(&mut self, base: &str, width: usize) -> Result<Norm> {
+        let weight = Some(self.weight(&format!("{base}.weight"), &[width], WeightUse::Vector)?);
+        let bias = self.bias(&format!("{base}.bias"), width)?;
+        Ok(Norm { kind: NormKind::Rms, weight, bias, eps: self.hyper.norm_eps })
+    }
+
+    /// A norm of query or key heads, if there is one: each by itself or all at once, as its shape tells.
+    fn head_norm(&mut self, base: &str, head_dim: usize, n_heads: usize) -> Result<Option<Norm>> {
+        let Some(info) = self.checkpoint.tensor(&format!("{base}.weight")) else { return Ok(None) };
+        let width = if info.shape.elements() == head_dim { head_dim } else { n_heads * head_dim };
+        self.norm(base, width).map(Some)
+    }
+
+    fn projection(&mut self, base: &str, shape: &[usize; 2]) -> Result<Projection> {
+        let weight = self.weight(&format!("{base}.weight"), shape, WeightUse::Matrix)?;
+        Ok(Projection { weight, bias: self.bias(&format!("{base}.bias"), shape[0])? })
+    }
+
+    fn expert_stack(&mut self, base: &str, shape: &[usize; 3]) -> Result<Projection> {
+        let weight = self.weight(&format!("{base}.weight"), shape, WeightUse::Experts)?;
+        let bias_name = format!("{base}.bias");
+        let bias = match self.has(&bias_name) {
+            true => Some(self.weight(&bias_name, &shape[..2], WeightUse::Vector)?),
+            false => None,
+        };
+        Ok(Projection { weight, bias })
+    }
+
+    /// Several matrices stored as one, and their biases.
+    fn fused<const N: usize>(&mut self, base: &str, n_out: [usize; N], n_in: usize) -> Result<[Projection; N]> {
+        let (weight_name, bias_name) = (format!("{base}.weight"), format!("{base}.bias"));
+        let n_all = n_out.iter().sum();
+        let whole = self.fetch(&weight_name, &[n_all, n_in])?;
+        let bias = match self.has(&bias_name) {
+            true => Some(self.fetch(&bias_name, &[n_all])?.to_f32().map_err(|e| in_tensor(&bias_name, e))?),
+            false => None,
+        };
+        let mut parts = Vec::with_capacity(N);
+        let mut start = 0;
+        let mut mapped = false;
+        for n in n_out {
+            let name = format!("{weight_name}[{start}..{}]", start + n);
+            let part = whole.rows(name, start..start + n).map_err(|e| in_tensor(&weight_name, e))?;
+            let weight = self.upload(&part, WeightUse::Matrix)?;
+            mapped |= weight.is_mapped();
+            let bias = match bias.as_ref().and_then(|b| b.get(start..start + n)) {
+                Some(values) => Some(self.made_vector(&bias_name, values)?),
+                None => None,
+            };
+            parts.push(Projection { weight, bias });
+            start += n;
+        }
+        if !mapped {
+            self.checkpoint.release(&whole);
+        }
+        parts.try_into().map_err(|_| Error::Overflow { what: weight_name })
+    }
+
+    fn bias(&mut self, name: &str, len: usize) -> Result<Option<Weight>> {
+        if self.has(name) { self.weight(name, &[len], WeightUse::Vector).map(Some) } else { Ok(None) }
+    }
+
+    fn weight(&mut self, name: &str, shape: &[usize], usage: WeightUse) -> Result<Weight> {
+        let tensor = self.fetch(name, shape)?;
+        let weight = self.upload(&tensor, usage)?;
+        if !weight.is_mapped() {
+            self.checkpoint.release(&tensor);
+        }
+        Ok(weight)
+    }
+
+    /// Values that are in no file in this form.
+    fn made_vector(&mut self, name: &str, values: &[f32]) -> Result<Weight> {
+        let overflow = || Error::Overflow { what: name.to_owned() };
+        let shape = Shape::new(&[values.len()]).ok_or_else(overflow)?;
+        let tensor = HostTensor::from_f32(name, shape, values).map_err(|e| in_tensor(name, e))?;
+        let weight = self.device.upload(&tensor, WeightUse::Vector)?;
+        self.resident_bytes += weight.resident_bytes() as u64;
+        Ok(weight)
+    }
+
+    fn upload(&mut self, tensor: &HostTensor, usage: WeightUse) -> Result<Weight> {
+        let weight = self.device.upload(tensor, usage)?;
+        self.resident_bytes += weight.resident_bytes() as u64;
+        if weight.is_mapped() {
+            self.mapped_bytes += tensor.bytes().len() as u64;
+        }
+        self.report(self.at.done_bytes.saturating_add(tensor.bytes().len() as u64))?;
+        Ok(weight)
+    }
+
+    fn report(&mut self, done_bytes: u64) -> Result<()> {
+        self.at.done_bytes = done_bytes.min(self.at.total_bytes);
+        match (self.progress)(self.at) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+
+    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
+        let missing = || Error::MissingTensor { name: name.to_owned(), hint: "" };
+        let info = self.checkpoint.tensor(name).ok_or_else(missing)?;
+        if info.shape.dims() != shape {
+            let (found, expected) = (info.shape.to_string(), format!("{shape:?}"));
+            return Err(Error::TensorShape { name: name.to_owned(), found, expected });
+        }
+        self.used.insert(name.to_owned());
+        Ok(self.checkpoint.load(name)?)
+    }
+
+    /// Tensors that nothing used. Error: one that must mean something.
+    fn unused(&self) -> Result<Vec<String>> {
+        let names = self.checkpoint.tensors().iter().map(|t| t.name.as_str()).filter(|n| !self.used.contains(*n));
+        let (unused, unplaced): (Vec<&str>, Vec<&str>) = names.partition(|name| {
+            HARMLESS_PREFIXES.iter().any(|p| name.starts_with(p))
+                || HARMLESS_SUFFIXES.iter().any(|s| name.ends_with(s))
+                || layer_of(name).is_some_and(|layer| layer >= self.hyper.n_layers)
+        });
+        match unplaced.first() {
+            Some(first) => Err(Error::UnplacedTensors {
+                architecture: self.hyper.architecture.name,
+                n: unplaced.len(),
+                first: (*first).to_owned(),
+            }),
+            None => Ok(unused.into_iter().map(str::to_owned).collect()),
+        }
+    }
+}
+
+/// The layer that a tensor belongs to.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
+}
+
+fn in_tensor(name: &str, source: tensor::Error) -> Error {
+    Error::Tensor { name: name.to_owned(), source }
+}
