@@ -11,6 +11,12 @@ pub(crate) enum Error {
     UnknownArgument { chore: &'static str, argument: String },
     #[error("{path}: {cause}")]
     Io { path: PathBuf, cause: std::io::Error },
+    #[error("cannot write the report: {0}")]
+    Report(#[from] std::io::Error),
+    #[error("rustorch-cli docs-json: {0}")]
+    Program(String),
+    #[error("{0} place(s) in the documents differ from the program")]
+    Documents(usize),
     #[error("{0} breach(es) of the invariants above; ARCHITECTURE.md says what each is for")]
     Untidy(usize),
 }

@@ -3,8 +3,8 @@
 //! What belongs here: checks and generated files that concern the repository as a whole. What does not: anything a user
 //! of the program needs, and anything that reads a network.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore reports to whoever started it")]
 
+mod docs;
 mod error;
 mod project;
 mod source;
@@ -12,6 +12,7 @@ mod tidy;
 
 use error::{Error, Result};
 use project::Project;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,43 +20,53 @@ use std::process::ExitCode;
 struct Chore {
     name: &'static str,
     about: &'static str,
-    run: fn(root: &Path, arguments: &[String]) -> Result<()>,
+    run: fn(root: &Path, arguments: &[String], out: &mut dyn Write) -> Result<()>,
 }
 
-const CHORES: &[Chore] = &[Chore {
-    name: "tidy",
-    about: "check the invariants that ARCHITECTURE.md lists",
-    run: |root, arguments| {
-        expect_arguments("tidy", arguments, &[])?;
-        let project = Project::read(root)?;
-        tidy::run(&project)
+const CHORES: &[Chore] = &[
+    Chore {
+        name: "tidy",
+        about: "check the invariants that ARCHITECTURE.md lists",
+        run: |root, arguments, out| {
+            expect_arguments("tidy", arguments, &[])?;
+            tidy::run(&Project::read(root)?, out)
+        },
     },
-}];
+    Chore {
+        name: "docs",
+        about: "write the documents made from the program's tables; with --check, compare only",
+        run: |root, arguments, out| {
+            expect_arguments("docs", arguments, &["--check"])?;
+            docs::run(root, !arguments.is_empty(), out)
+        },
+    },
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-    match start(&arguments) {
+    match start(&arguments, &mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Nobody is left to tell when stderr is closed as well; the status says it.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(arguments: &[String]) -> Result<()> {
+fn start(arguments: &[String], out: &mut dyn Write) -> Result<()> {
     let (name, rest) = match arguments.split_first() {
         Some((name, rest)) => (name.as_str(), rest),
         None => ("help", &[][..]),
     };
     if matches!(name, "help" | "-h" | "--help") {
         for chore in CHORES {
-            println!("cargo xtask {:<8} {}", chore.name, chore.about);
+            writeln!(out, "cargo xtask {:<8} {}", chore.name, chore.about)?;
         }
         return Ok(());
     }
     let chore = CHORES.iter().find(|c| c.name == name).ok_or_else(|| Error::UnknownChore(name.to_owned()))?;
-    (chore.run)(&root(), rest)
+    (chore.run)(&root(), rest, out)
 }
 
 /// Refuses arguments that a chore does not know; `known` are the switches it does.

@@ -13,6 +13,7 @@ mod vocabulary;
 use crate::error::{Error, Result};
 use crate::project::{File, Project};
 use crate::source::Line;
+use std::io::Write;
 
 /// One breach of a rule.
 #[derive(Debug, PartialEq)]
@@ -128,23 +129,24 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Checks every rule and prints the findings.
-pub(crate) fn run(project: &Project) -> Result<()> {
+/// Checks every rule and writes the findings to `out`.
+pub(crate) fn run(project: &Project, out: &mut dyn Write) -> Result<()> {
     let mut breaches = 0;
     for rule in RULES {
         let findings = (rule.check)(project);
         for f in &findings {
-            println!("{}:{}: {}\n    invariant: {}\n    why: {}", f.path, f.line.max(1), f.what, rule.says, rule.why);
+            let (path, line, what) = (&f.path, f.line.max(1), &f.what);
+            writeln!(out, "{path}:{line}: {what}\n    invariant: {}\n    why: {}", rule.says, rule.why)?;
         }
         breaches += findings.len();
     }
     for note in files::long(project) {
-        println!("note: {}: {}", note.path, note.what);
+        writeln!(out, "note: {}: {}", note.path, note.what)?;
     }
     if breaches > 0 {
         return Err(Error::Untidy(breaches));
     }
-    println!("tidy: {} rules over {} files, no breach", RULES.len(), project.files().count());
+    writeln!(out, "tidy: {} rules over {} files, no breach", RULES.len(), project.files().count())?;
     Ok(())
 }
 

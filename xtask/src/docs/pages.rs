@@ -1,0 +1,192 @@
+//! The generated pages: one row of [`PAGES`] each.
+
+use super::Language;
+use super::tables::Tables;
+use std::fmt::Write;
+
+/// A page: the name of its file and how it is laid out.
+pub(super) struct Page {
+    pub(super) name: &'static str,
+    pub(super) render: fn(&Tables, Language) -> String,
+}
+
+pub(super) const PAGES: &[Page] = &[
+    Page { name: "settings", render: settings },
+    Page { name: "commands", render: commands },
+    Page { name: "formats", render: formats },
+];
+
+/// A page under construction. Writing to a `String` cannot fail.
+struct Paper {
+    text: String,
+    language: Language,
+}
+
+impl Paper {
+    fn new(language: Language, en: &'static str, ja: &'static str) -> Paper {
+        let note = language.pick(
+            "<!-- Made by `cargo xtask docs` from the program's tables; edit those. -->",
+            "<!-- プログラムの表から `cargo xtask docs` が生成。編集は表の側で。 -->",
+        );
+        Paper { text: format!("{note}\n# {}\n", language.pick(en, ja)), language }
+    }
+
+    fn heading(&mut self, text: &str) {
+        let _ = writeln!(self.text, "\n## {text}\n");
+    }
+
+    fn paragraph(&mut self, en: &'static str, ja: &'static str) {
+        let _ = writeln!(self.text, "\n{}", self.language.pick(en, ja));
+    }
+
+    /// The head of a table.
+    fn columns(&mut self, names: &[(&'static str, &'static str)]) {
+        let names: Vec<&str> = names.iter().map(|(en, ja)| self.language.pick(en, ja)).collect();
+        let _ = writeln!(self.text, "| {} |\n|{}", names.join(" | "), "---|".repeat(names.len()));
+    }
+
+    fn row(&mut self, cells: &[String]) {
+        // A bar inside a cell would end it, inside code as well.
+        let cells: Vec<String> = cells.iter().map(|c| c.replace('|', "\\|")).collect();
+        let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+    }
+
+    fn own(&self, en: &str, ja: &str) -> String {
+        match self.language {
+            Language::English => en.to_owned(),
+            Language::Japanese => ja.to_owned(),
+        }
+    }
+}
+
+fn code(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("`{text}`") }
+}
+
+fn settings(tables: &Tables, language: Language) -> String {
+    let mut p = Paper::new(language, "Settings", "設定");
+    p.paragraph(
+        "Every setting has one flag, one environment variable and one key in the configuration file. A flag wins over the \
+         variable, the variable over the file, the file over the default. The file is `~/.rustorch/config.toml`, or the one that \
+         `--config` names.",
+        "各設定には、フラグ・環境変数・設定ファイルのキーが一つずつあります。優先順位はフラグ、環境変数、設定ファイル、既定値の順です。\
+         設定ファイルは `~/.rustorch/config.toml`、または `--config` で指定したファイルです。",
+    );
+    for group in &tables.groups {
+        let rows: Vec<_> = tables.settings.iter().filter(|s| s.group == group.id).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let heading = p.own(&group.en, &group.ja);
+        p.heading(&heading);
+        p.columns(&[
+            ("Flag", "フラグ"),
+            ("Key", "キー"),
+            ("Variable", "環境変数"),
+            ("Default", "既定値"),
+            ("Values", "値"),
+            ("What it does", "説明"),
+        ]);
+        for s in rows {
+            let short = s.short.map(|c| format!("`-{c}`, ")).unwrap_or_default();
+            let flag = format!("--{} {}", s.flag, s.value);
+            let about = p.own(&s.en, &s.ja);
+            let default = code(s.default.trim_end_matches('\n'));
+            p.row(&[short + &code(flag.trim_end()), code(&s.key), code(&s.variable), default, code(&s.range), about]);
+        }
+    }
+    p.text
+}
+
+fn commands(tables: &Tables, language: Language) -> String {
+    let mut p = Paper::new(language, "Commands", "コマンド");
+    p.heading(language.pick("In a chat", "チャット中"));
+    p.columns(&[("Command", "コマンド"), ("What it does", "説明")]);
+    for c in &tables.commands {
+        let names: Vec<String> = std::iter::once(&c.usage).chain(&c.aliases).map(|n| code(n)).collect();
+        let about = p.own(&c.en, &c.ja);
+        p.row(&[names.join(", "), about]);
+    }
+    p.heading(language.pick("On the command line", "コマンドライン"));
+    let intro = language.pick(
+        "All of them take the flags of the settings page as well.\n",
+        "いずれも設定ページのフラグも受け付けます。\n",
+    );
+    let _ = writeln!(p.text, "{intro}");
+    p.columns(&[("Command or option", "コマンド・オプション"), ("What it does", "説明")]);
+    for t in &tables.tools {
+        let about = p.own(&t.en, &t.ja);
+        p.row(&[code(format!("rustorch-cli {}", t.name).trim_end()), about]);
+        for o in &t.options {
+            let about = p.own(&o.en, &o.ja);
+            p.row(&[format!("&nbsp;&nbsp;{}", code(&o.usage)), about]);
+        }
+    }
+    p.heading(language.pick("Exit codes", "終了コード"));
+    p.columns(&[("Code", "コード"), ("Meaning", "意味")]);
+    for e in &tables.exits {
+        let about = p.own(&e.en, &e.ja);
+        p.row(&[e.code.to_string(), about]);
+    }
+    p.text
+}
+
+fn formats(tables: &Tables, language: Language) -> String {
+    let mut p = Paper::new(language, "Models that are read", "読み込めるモデル");
+    p.paragraph(
+        "A model needs a file format, a family, tensor types and a tokenizer that the program knows; what it does not know it \
+         refuses by name. The format is told by the content of the file, not by its name.",
+        "モデルは、ファイル形式・系列・テンソル型・トークナイザーのすべてにプログラムが対応している必要があり、未対応のものは\
+         名前を挙げて拒否します。形式はファイル名ではなく内容で判定します。",
+    );
+    let lists: [(&'static str, &'static str, &[String]); 4] = [
+        ("File formats", "ファイル形式", &tables.formats),
+        ("Families (`general.architecture`)", "系列(`general.architecture`)", &tables.families),
+        ("Tensor types", "テンソル型", &tables.dtypes),
+        ("Built-in chat templates (`--template`)", "組み込みチャットテンプレート(`--template`)", &tables.templates),
+    ];
+    for (en, ja, names) in lists {
+        p.heading(language.pick(en, ja));
+        let names: Vec<String> = names.iter().map(|n| code(n)).collect();
+        let _ = writeln!(p.text, "{}", names.join(", "));
+    }
+    p.text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docs::tables::{Group, Setting, SlashCommand};
+
+    #[test]
+    fn a_setting_is_one_row_in_either_language() {
+        let tables = Tables {
+            groups: vec![Group { id: "g".into(), en: "Group".into(), ja: "組".into() }],
+            settings: vec![Setting {
+                group: "g".into(),
+                key: "a.b".into(),
+                flag: "b".into(),
+                short: Some('b'),
+                value: "X".into(),
+                variable: "V".into(),
+                default: "1".into(),
+                range: "0|1".into(),
+                en: "does b".into(),
+                ja: "b する".into(),
+            }],
+            ..Tables::default()
+        };
+        let check = |language, expected: &str| assert!(settings(&tables, language).contains(expected), "{expected}");
+        check(Language::English, "## Group\n\n| Flag |");
+        check(Language::English, "| `-b`, `--b X` | `a.b` | `V` | `1` | `0\\|1` | does b |");
+        check(Language::Japanese, "## 組\n\n| フラグ |");
+        check(Language::Japanese, "| b する |");
+    }
+
+    #[test]
+    fn a_command_shows_its_other_names() {
+        let command = SlashCommand { usage: "/exit".into(), aliases: vec!["/quit".into()], ..SlashCommand::default() };
+        let tables = Tables { commands: vec![command], ..Tables::default() };
+        assert!(commands(&tables, Language::English).contains("| `/exit`, `/quit` |"));
+    }
+}
