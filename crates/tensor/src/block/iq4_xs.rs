@@ -1,5 +1,27 @@
-//! IQ4_XS.
+//! IQ4_XS: 8 groups of 32 weights; a weight is `d * (s - 32) * VALUES[q]`, with `q` of 4 bits and `s` of 6 bits a group.
+//!
+//! Bytes: `d` (2), `scales_h` (2: bits `2 * i` are the upper two bits of scale `i`), `scales_l` (4: nibbles), `qs` (128:
+//! per group 16 bytes, whose low nibbles are its weights 0..16 and the high ones 16..32). The levels are IQ4_NL's.
 
+use super::{decode_blocks, half, iq4_nl::VALUES};
 use crate::dtype::Info;
 
-pub(crate) const INFO: Info = Info { name: "IQ4_XS", len: 256, bytes: 136, gguf: 23, decode: None, encode: None };
+pub(crate) const INFO: Info =
+    Info { name: "IQ4_XS", len: 256, bytes: 136, gguf: 23, decode: Some(decode), encode: None };
+
+fn decode(bytes: &[u8], out: &mut [f32]) {
+    decode_blocks(bytes, out, |[d0, d1, h0, h1, rest @ ..]: &[u8; 136], out: &mut [f32; 256]| {
+        let d = half(*d0, *d1);
+        let high = u16::from_le_bytes([*h0, *h1]);
+        for (group, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let low = rest[group / 2 % 4] >> (group % 2 * 4) & 15;
+            let scale = i32::from(low) | i32::from(high >> (2 * group) & 3) << 4;
+            let dl = d * (scale - 32) as f32;
+            let qs = &rest[4 + group % 8 * 16..][..16];
+            for j in 0..16 {
+                out[j] = dl * f32::from(VALUES[usize::from(qs[j] & 15)]);
+                out[j + 16] = dl * f32::from(VALUES[usize::from(qs[j] >> 4)]);
+            }
+        }
+    });
+}

@@ -19,3 +19,21 @@ pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod q8_k;
+
+use half::f16;
+
+/// Decodes block by block: `B` bytes to `L` elements.
+fn decode_blocks<const B: usize, const L: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; B], &mut [f32; L]),
+) {
+    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        decode(block, out);
+    }
+}
+
+/// A half-precision number of a block.
+fn half(low: u8, high: u8) -> f32 {
+    f16::from_le_bytes([low, high]).to_f32()
+}

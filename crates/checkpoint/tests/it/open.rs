@@ -1,0 +1,157 @@
+//! Opening: typed metadata, tensor bytes with and without a map, files that are no models.
+
+use crate::writer::{Writer, array, string};
+use checkpoint::{Checkpoint, Error, OpenOptions};
+use std::path::Path;
+
+pub const MAPPED: OpenOptions = OpenOptions { mmap: true };
+pub const READ: OpenOptions = OpenOptions { mmap: false };
+
+pub fn write(directory: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn metadata_and_tensors() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), "m.gguf", &Writer::small().bytes());
+    for options in [MAPPED, READ] {
+        let model = Checkpoint::open(&path, &options).unwrap();
+        let metadata = model.metadata();
+        assert_eq!(model.format(), "gguf");
+        assert_eq!(metadata.str("general.architecture").unwrap(), Some("llama"));
+        assert_eq!(metadata.u32("n.u32").unwrap(), Some(7));
+        assert_eq!(metadata.i32("n.i64").unwrap(), Some(-5));
+        assert_eq!(metadata.f32("n.f32").unwrap(), Some(1.5));
+        assert_eq!(metadata.bool("n.bool").unwrap(), Some(true));
+        assert_eq!(metadata.u32("absent").unwrap(), None);
+        assert_eq!(metadata.i32_array("numbers").unwrap(), Some(vec![1, -1]));
+        assert_eq!(metadata.u32_or_array("n.u32").unwrap(), Some(vec![7]));
+        let words = metadata.string_array("words").unwrap().unwrap();
+        assert_eq!(words.iter().collect::<Vec<_>>(), [b"a".as_slice(), b"", "é".as_bytes()]);
+        assert_eq!(words.get(3), None);
+        assert_eq!(metadata.iter().count(), 7);
+        let keys: Vec<&str> = metadata.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.first(), Some(&"general.architecture"));
+
+        let a = model.load("a").unwrap();
+        assert_eq!(a.shape().dims(), [2, 4]);
+        assert_eq!(a.bytes()[..], [0x3f; 32]);
+        let b = model.load("b").unwrap();
+        assert_eq!((b.bytes().len(), b.to_f32().unwrap().len()), (34, 32));
+        model.release(&b);
+        assert_eq!(b.bytes()[..], [1; 34], "a released tensor comes back from the file");
+        assert!(matches!(model.load("c"), Err(Error::MissingTensor { .. })));
+        assert_eq!(model.file_bytes(), std::fs::metadata(&path).unwrap().len());
+        assert_eq!(model.files(), [path.clone()]);
+        model.check_unchanged().unwrap();
+    }
+}
+
+#[test]
+fn values_of_the_wrong_type_name_their_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), "m.gguf", &Writer::small().bytes());
+    let model = Checkpoint::open(&path, &MAPPED).unwrap();
+    let metadata = model.metadata();
+    #[track_caller]
+    fn check<T: std::fmt::Debug>(result: checkpoint::Result<T>, parts: &[&str]) {
+        let error = result.unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    check(metadata.u32("n.i64"), &["n.i64", "u32", "-5", "m.gguf"]);
+    check(metadata.u32("n.f32"), &["n.f32", "u32", "f32 1.5"]);
+    check(metadata.u32("general.architecture"), &["general.architecture", "string `llama`"]);
+    check(metadata.str("n.u32"), &["n.u32", "string", "u32 7"]);
+    check(metadata.f32("n.u32"), &["n.u32", "f32"]);
+    check(metadata.bool("n.u32"), &["bool"]);
+    check(metadata.string_array("numbers"), &["array of 2 i32"]);
+    check(metadata.u32_array("numbers"), &["element 1", "-1"]);
+}
+
+#[test]
+fn version_2_and_vocabulary_only_files_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new().key("tokens", 9, &array(8, 1, &string(b"\xff")));
+    writer.version = 2;
+    let path = write(directory.path(), "v.gguf", &writer.bytes());
+    for options in [MAPPED, READ] {
+        let model = Checkpoint::open(&path, &options).unwrap();
+        assert!(model.tensors().is_empty());
+        let tokens = model.metadata().string_array("tokens").unwrap().unwrap();
+        assert_eq!(tokens.get(0), Some(b"\xff".as_slice()));
+    }
+}
+
+#[test]
+fn heads_longer_than_the_first_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let words = vec![string(&[b'w'; 1000]); 5000].concat();
+    let writer = Writer::small().key("many", 9, &array(8, 5000, &words)).key("after", 4, &9u32.to_le_bytes());
+    let path = write(directory.path(), "m.gguf", &writer.bytes());
+    let model = Checkpoint::open(&path, &READ).unwrap();
+    assert_eq!(model.metadata().string_array("many").unwrap().unwrap().len(), 5000);
+    assert_eq!(model.metadata().u32("after").unwrap(), Some(9));
+    assert_eq!(model.load("a").unwrap().bytes()[..], [0x3f; 32]);
+}
+
+#[test]
+fn a_file_that_changed_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    for options in [MAPPED, READ] {
+        let path = write(directory.path(), "m.gguf", &Writer::small().bytes());
+        let model = Checkpoint::open(&path, &options).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(40).unwrap();
+        assert!(matches!(model.check_unchanged(), Err(Error::Changed { .. })));
+        assert!(matches!(model.load("a"), Err(Error::Changed { .. })));
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    #[track_caller]
+    fn check(path: &Path, expected: &str) {
+        for options in [MAPPED, READ] {
+            let error = Checkpoint::open(path, &options).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+    check(&directory.path().join("absent.gguf"), "cannot open");
+    check(directory.path(), "is a directory");
+    check(&write(directory.path(), "empty.gguf", b""), "empty");
+    check(&write(directory.path(), "short.gguf", b"GGU"), "too short");
+    check(&write(directory.path(), "text.gguf", b"hello, I am a text"), "not a model file");
+    #[cfg(unix)]
+    {
+        check(Path::new("/dev/zero"), "character device");
+        let socket = directory.path().join("socket.gguf");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        check(&socket, "socket");
+        let fifo = directory.path().join("fifo.gguf");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        if made.is_ok_and(|status| status.success()) {
+            check(&fifo, "FIFO");
+        }
+    }
+}
+
+#[test]
+fn directories_say_what_they_hold() {
+    #[track_caller]
+    fn check(names: &[&str], expected: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        for name in names {
+            write(directory.path(), name, b"{}");
+        }
+        let error = Checkpoint::open(directory.path(), &MAPPED).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    check(&["config.json", "model.safetensors"], "safetensors, which is not supported yet");
+    check(&["config.json"], "Hugging Face directory, which is not supported yet");
+    check(&["model.onnx"], "ONNX");
+    check(&["config.json", "q4.gguf"], "`q4.gguf`");
+    check(&[], "no model file");
+}
