@@ -12,6 +12,7 @@ mod messages;
 mod output;
 mod paths;
 mod safe_write;
+mod session;
 mod settings;
 mod terminal_filter;
 

@@ -161,7 +161,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
         #[test]
         fn any_sequence_equals_a_simple_model(acts in proptest::collection::vec(any_act(), 0..24)) {
             let dir = tempfile::tempdir().unwrap();

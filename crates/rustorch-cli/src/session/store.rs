@@ -133,7 +133,9 @@ fn keep_backup(path: &Path) -> io::Result<()> {
 pub(crate) fn save(path: &Path, conversation: &Conversation, whole: bool) -> Result<u64> {
     let cannot = || Failure::new(Exit::History, words::cannot_save(paths::display(path)));
     let bytes = history::render(conversation, whole).map_err(|error| cannot().because(error))?;
-    keep_backup(path).and_then(|()| safe_write::replace(path, |file| file.write_all(&bytes))).map_err(|error: io::Error| cannot().because(error))?;
+    keep_backup(path)
+        .and_then(|()| safe_write::replace(path, |file| file.write_all(&bytes)))
+        .map_err(|error: io::Error| cannot().because(error))?;
     Ok(bytes.len() as u64)
 }
 
@@ -142,7 +144,8 @@ pub(crate) fn save(path: &Path, conversation: &Conversation, whole: bool) -> Res
 /// # Errors
 /// Then the messages must stay where they are.
 pub(crate) fn append_archive<'a>(path: &Path, messages: impl Iterator<Item = &'a Message>) -> Result<()> {
-    let cannot = |error: io::Error| Failure::new(Exit::History, words::cannot_save(paths::display(path))).because(error);
+    let cannot =
+        |error: io::Error| Failure::new(Exit::History, words::cannot_save(paths::display(path))).because(error);
     let mut lines = Vec::new();
     for message in messages {
         serde_json::to_writer(&mut lines, message).map_err(|error| cannot(error.into()))?;
@@ -191,7 +194,8 @@ mod tests {
         }
         assert_eq!(read(&path).unwrap().conversation.path()[0].content, "three");
         assert_eq!(read(&backup_path(&path)).unwrap().conversation.path()[0].content, "two");
-        let names: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
     }
 
