@@ -29,7 +29,10 @@ pub(super) fn unsafe_code(project: &Project) -> Vec<Finding> {
             continue;
         }
         for (number, line) in (1..).zip(&file.lines) {
-            if has(&line.code, "unsafe") || line.code.contains("allow(unsafe_code") {
+            // A crate that denies unsafe code opens its one home on the line above the module's.
+            let next = file.lines.get(number).map_or("", |l| l.code.trim());
+            let opens_home = file.path == "crates/checkpoint/src/lib.rs" && next == "mod mmap;";
+            if has(&line.code, "unsafe") || (line.code.contains("allow(unsafe_code") && !opens_home) {
                 findings.push(Finding::new(&file.path, number, "unsafe code outside its two homes"));
             }
         }
@@ -50,8 +53,13 @@ const PRINTING: &[&str] = &[
 ];
 const SURROUNDINGS: &[&str] = &["process::exit", "process::abort", "env::", "home_dir", "std::env", "home::home_dir"];
 
-const PRINTERS: &[Allowed] =
-    &[Allowed { path: "crates/rustorch-cli/src/output.rs", reason: "the program's one door for text" }];
+const PRINTERS: &[Allowed] = &[
+    Allowed { path: "crates/rustorch-cli/src/output.rs", reason: "the program's one door for text" },
+    Allowed {
+        path: "crates/rustorch-cli/src/logging.rs",
+        reason: "hands stderr to the log when --log-stderr asks for it",
+    },
+];
 const READERS: &[Allowed] = &[
     Allowed { path: "crates/rustorch-cli/", reason: "a program" },
     Allowed { path: "crates/rustorch-server/", reason: "a program" },
@@ -203,6 +211,9 @@ mod tests {
         check(&[("crates/compute/src/cpu/a.rs", "unsafe { g() }")], &[]);
         check(&[("crates/checkpoint/src/mmap.rs", "#![allow(unsafe_code)]\nunsafe { g() }")], &[]);
         check(&[("crates/checkpoint/src/lib.rs", "#![deny(unsafe_code)]")], &[]);
+        let opened = |module: &str| format!("#![deny(unsafe_code)]\n#[allow(unsafe_code)]\nmod {module};");
+        check(&[("crates/checkpoint/src/lib.rs", &opened("mmap"))], &[]);
+        check(&[("crates/checkpoint/src/lib.rs", &opened("file"))], &[("crates/checkpoint/src/lib.rs", 2)]);
         check(&[("crates/engine/tests/it/main.rs", "unsafe { g() }")], &[("crates/engine/tests/it/main.rs", 1)]);
     }
 
