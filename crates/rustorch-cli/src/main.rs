@@ -15,5 +15,77 @@ mod safe_write;
 mod session;
 mod settings;
 mod terminal_filter;
+mod tool;
 
-fn main() {}
+use exit::{Exit, Failure, Result};
+use messages::Language;
+use settings::{Settings, arguments, help};
+use std::{ffi::OsString, process::ExitCode};
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    messages::set_language(arguments::early_language(&words));
+    output::init("auto");
+    std::panic::set_hook(Box::new(report_panic));
+    // The hook has told the user; what is left is to end with the right code.
+    let result = std::panic::catch_unwind(|| run(words)).unwrap_or_else(|_| Err(Failure::silent(Exit::Runtime)));
+    let exit = match result {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            output::failure(&failure);
+            failure.exit
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn run(words: Vec<OsString>) -> Result<()> {
+    let given = arguments::parse(words)?;
+    if given.has("help") {
+        let text = match given.tool() {
+            Some(tool) => help::tool(tool),
+            None if given.short_help => help::short(),
+            None => help::long(),
+        };
+        return output::answer(&text);
+    }
+    if let Some(result) = given.config_init() {
+        return result;
+    }
+    let invocation = given.settle()?;
+    let settings = invocation.layers.settings();
+    start(settings);
+    for warning in invocation.layers.warnings() {
+        output::warning(warning);
+    }
+    if let Some((tool, values)) = &invocation.tool {
+        return (tool.run)(&invocation.layers, values);
+    }
+    Ok(())
+}
+
+/// Puts language, looks and log into effect.
+fn start(settings: &Settings) {
+    messages::set_language(Language::choose(settings.interface.language));
+    output::init(settings.interface.color);
+    let options = settings.log_options();
+    if let Some(error) = logging::start(&options) {
+        let path = options.file.as_deref().map(paths::display).unwrap_or_default();
+        output::warning(&messages::log_unwritable(path, error));
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+}
+
+/// One clean message for a bug, a usable terminal, and the details in the log.
+fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
+    output::restore_terminal();
+    let text = info.payload().downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| info.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
+    let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
+    output::failure(
+        &Failure::new(Exit::Runtime, messages::panicked())
+            .because(format!("{text}{place}"))
+            .hint(messages::panicked_hint()),
+    );
+    tracing::debug!("{}", std::backtrace::Backtrace::force_capture());
+}

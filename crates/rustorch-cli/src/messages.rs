@@ -83,7 +83,7 @@ messages! {
     label_warning() { "warning", "警告" }
 
     /// A bug.
-    panicked() { "this is a bug in rustorch-cli; the program stops here", "rustorch-cli の不具合です。プログラムを終了します" }
+    panicked() { "this is a bug in rustorch-cli", "rustorch-cli の不具合です" }
     /// What to do about a bug.
     panicked_hint() {
         "run again with --log-level debug and send the log file with a report",
@@ -92,6 +92,9 @@ messages! {
 
     /// Stdout failed.
     cannot_write_stdout() { "cannot write to stdout", "標準出力に書き込めません" }
+
+    /// The log goes nowhere.
+    log_unwritable(path, why) { "cannot write the log file {path}: {why}", "ログファイル {path} に書き込めません: {why}" }
 
     /// Neither flag nor config names a model.
     no_model() { "no model is named", "モデルが指定されていません" }

@@ -181,6 +181,13 @@ fn labelled(look: Look, label: &str, text: &str) {
     note(&format!("{label} {}", visible(text).replace('\n', "\n  ")));
 }
 
+/// Makes a terminal usable again after a panic: cursor shown, bracketed paste off, styles off.
+pub(crate) fn restore_terminal() {
+    if can_animate() {
+        note_part("\x1b[?25h\x1b[?2004l\x1b[0m");
+    }
+}
+
 /// A progress bar on stderr, hidden where nothing can move; at most ten redraws a second.
 /// `template` is indicatif's; the bar is erased by its owner when done.
 pub(crate) fn progress(show: bool, total: u64, template: &str) -> indicatif::ProgressBar {

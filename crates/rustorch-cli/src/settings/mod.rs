@@ -8,7 +8,7 @@ pub(crate) mod help;
 pub(crate) mod layers;
 pub(crate) mod table;
 
-pub(crate) use layers::{Layers, Origin};
+pub(crate) use layers::Layers;
 pub(crate) use table::{Row, SETTINGS};
 
 use std::path::PathBuf;

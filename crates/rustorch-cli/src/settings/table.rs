@@ -707,6 +707,8 @@ impl Row {
         if let Kind::Path(at) = &self.kind {
             *at(settings) = if text.is_empty() {
                 None
+            } else if text == "-" {
+                Some(PathBuf::from(text)) // a standard stream, where that makes sense
             } else {
                 Some(paths::expand(text, base).map_err(|error| error.to_string())?)
             };
