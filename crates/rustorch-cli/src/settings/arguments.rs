@@ -86,8 +86,8 @@ pub(crate) const RUN: &[Argument] = &[
         short: Some('p'),
         value: "TEXT",
         daily: true,
-        en: "answer this once and end (piped stdin is attached; `-p -` reads the prompt from stdin)",
-        ja: "この入力に一度だけ答えて終了(パイプされた標準入力は添付、`-p -` は標準入力から)",
+        en: "answer once and end; piped stdin is attached; `-p -`: stdin is the prompt",
+        ja: "一度だけ答えて終了。パイプ入力は添付、`-p -` は標準入力がプロンプト",
         ..ARGUMENT
     },
     Argument {
