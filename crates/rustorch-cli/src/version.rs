@@ -28,7 +28,7 @@ pub(crate) fn text() -> String {
 }
 
 fn commit() -> Option<&'static str> {
-    option_env!("RUSTORCH_COMMIT")
+    option_env!("GIT_COMMIT")
 }
 
 fn target() -> String {
