@@ -101,11 +101,16 @@ fn settings(tables: &Tables, language: Language) -> String {
 fn commands(tables: &Tables, language: Language) -> String {
     let mut p = Paper::new(language, "Commands", "コマンド");
     p.heading(language.pick("In a chat", "チャット中"));
-    p.columns(&[("Command", "コマンド"), ("What it does", "説明")]);
+    p.columns(&[
+        ("Command", "コマンド"),
+        ("What it does", "説明"),
+        ("Effect on the chat", "チャットへの影響"),
+        ("Example", "例"),
+    ]);
     for c in &tables.commands {
         let names: Vec<String> = std::iter::once(&c.usage).chain(&c.aliases).map(|n| code(n)).collect();
-        let about = p.own(&c.en, &c.ja);
-        p.row(&[names.join(", "), about]);
+        let (about, effect) = (p.own(&c.en, &c.ja), p.own(&c.effect_en, &c.effect_ja));
+        p.row(&[names.join(", "), about, effect, code(&c.example)]);
     }
     p.heading(language.pick("On the command line", "コマンドライン"));
     let intro = language.pick(
@@ -139,9 +144,13 @@ fn formats(tables: &Tables, language: Language) -> String {
         "モデルは、ファイル形式・系列・テンソル型・トークナイザーのすべてにプログラムが対応している必要があり、未対応のものは\
          名前を挙げて拒否します。形式はファイル名ではなく内容で判定します。",
     );
-    let lists: [(&'static str, &'static str, &[String]); 4] = [
+    p.heading(language.pick("Families", "系列"));
+    p.columns(&[("`general.architecture`", "`general.architecture`"), ("Models", "モデル")]);
+    for f in &tables.families {
+        p.row(&[code(&f.name), f.models.clone()]);
+    }
+    let lists: [(&'static str, &'static str, &[String]); 3] = [
         ("File formats", "ファイル形式", &tables.formats),
-        ("Families (`general.architecture`)", "系列(`general.architecture`)", &tables.families),
         ("Tensor types", "テンソル型", &tables.dtypes),
         ("Built-in chat templates (`--template`)", "組み込みチャットテンプレート(`--template`)", &tables.templates),
     ];

@@ -12,7 +12,7 @@ pub(super) struct Tables {
     pub(super) commands: Vec<SlashCommand>,
     pub(super) exits: Vec<ExitCode>,
     pub(super) formats: Vec<String>,
-    pub(super) families: Vec<String>,
+    pub(super) families: Vec<Family>,
     pub(super) dtypes: Vec<String>,
     pub(super) templates: Vec<String>,
 }
@@ -70,6 +70,19 @@ pub(super) struct SlashCommand {
     pub(super) aliases: Vec<String>,
     pub(super) en: String,
     pub(super) ja: String,
+    /// What it does to the state of the chat.
+    pub(super) effect_en: String,
+    pub(super) effect_ja: String,
+    pub(super) example: String,
+}
+
+/// A family of models.
+#[derive(Debug, Deserialize)]
+pub(super) struct Family {
+    /// As files name it.
+    pub(super) name: String,
+    /// As people do.
+    pub(super) models: String,
 }
 
 #[derive(Debug, Deserialize)]
