@@ -334,7 +334,7 @@ impl Loader<'_> {
             Some(first) => Err(Error::UnplacedTensors {
                 architecture: self.hyper.architecture.name,
                 n: unplaced.len(),
-                first: (*first).to_owned(),
+                first: first.chars().take(64).flat_map(char::escape_debug).collect(),
             }),
             None => Ok(unused.into_iter().map(str::to_owned).collect()),
         }
