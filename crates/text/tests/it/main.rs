@@ -1,0 +1,5 @@
+//! Integration tests of the `text` crate: golden cases of the shared fixtures.
+#![allow(missing_docs)]
+
+mod fixtures;
+mod templates;
