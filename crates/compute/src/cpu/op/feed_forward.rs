@@ -1,0 +1,51 @@
+//! The dense feed-forward block.
+
+use super::{
+    Work,
+    linear::{EpilogueView, project},
+    norm::normed,
+    product::{Product, View, products},
+};
+use crate::{
+    Buffer, FeedForward, Result,
+    cpu::{argument, floats, floats_mut, memory::SharedMut},
+};
+
+/// `out = epilogue(down(act(gate(norm(x))) ⊙ up(norm(x))))`.
+pub(crate) fn feed_forward(
+    work: &mut Work,
+    x: &Buffer,
+    n_rows: usize,
+    args: &FeedForward<'_>,
+    out: &mut Buffer,
+) -> Result<()> {
+    let op = "feed_forward";
+    let Work { team, scratch } = work;
+    let up = View::of(op, "up", args.up, None, None)?;
+    let (width, n_ff) = (up.matrix.row_len, up.matrix.n_rows);
+    let gate = args.gate.map(|gate| View::of(op, "gate", gate, Some(width), Some(n_ff))).transpose()?;
+    let down = View::of(op, "down", args.down, Some(n_ff), None)?;
+    let n_out = down.matrix.n_rows;
+    let x = floats(op, x, n_rows.checked_mul(width))?;
+    let epilogue = EpilogueView::of(op, &args.epilogue, n_rows, n_out)?;
+    let out = floats_mut(op, out, n_rows.checked_mul(n_out))?;
+    let x = normed(op, team, &mut scratch.normed, args.norm, x, width)?;
+    let len = n_rows.checked_mul(n_ff).ok_or_else(|| argument(op, "a size that overflows"))?;
+
+    // Without a gate, `up` itself is what the activation applies to.
+    let hidden = scratch.first.take(len)?;
+    let other = scratch.second.take(if gate.is_some() { len } else { 0 })?;
+    {
+        let (first, second) = (SharedMut::new(hidden), SharedMut::new(other));
+        let list = match gate {
+            Some(gate) => [Product::plain(gate, x, n_rows, first), Product::plain(up, x, n_rows, second)],
+            None => [Product::plain(up, x, n_rows, first); 2],
+        };
+        products(team, &mut scratch.tiles, if gate.is_some() { 2 } else { 1 }, |i| list[i])?;
+    }
+    let (kernels, other) = (team.kernels, &*other);
+    team.rows(hidden, n_ff, |row, hidden, _| {
+        kernels.activate(args.activation, hidden, other.get(row * n_ff..(row + 1) * n_ff));
+    });
+    project(team, &mut scratch.tiles, &mut scratch.product, down, hidden, n_rows, &epilogue, out)
+}

@@ -1,0 +1,145 @@
+//! The projections before attention: Q, K, V, their norms, RoPE, and the writing of K and V to the cache.
+
+use super::{
+    Work, check_rows,
+    norm::{NormView, normed},
+    product::{Product, View, products},
+    require,
+    rope::RopeView,
+};
+use crate::{
+    Buffer, KV_BLOCK, KvCache, Norm, Qkv, Result, Rows,
+    cpu::{argument, floats, floats_mut, kv, memory::SharedMut, simd::Kernels},
+};
+
+/// A Q or K norm: over each head, or over all heads at once (OLMo2).
+struct HeadNorm<'a> {
+    norm: NormView<'a>,
+    width: usize,
+}
+
+impl<'a> HeadNorm<'a> {
+    fn of(op: &'static str, norm: &'a Norm, n_heads: usize, head_dim: usize) -> Result<Self> {
+        let all = n_heads * head_dim;
+        let over_all = norm.weight.as_ref().is_some_and(|w| w.shape().elements() == all);
+        let width = if over_all { all } else { head_dim };
+        Ok(Self { norm: NormView::of(op, norm, width)?, width })
+    }
+}
+
+/// What happens to the heads of one row between the product and the cache.
+struct Finish<'a> {
+    head_dim: usize,
+    clamp: Option<f32>,
+    norm: Option<HeadNorm<'a>>,
+    rope: Option<RopeView<'a>>,
+}
+
+impl Finish<'_> {
+    fn row(&self, kernels: &Kernels, row: &mut [f32], angles: &[f32], spare: &mut [f32]) {
+        if let Some(limit) = self.clamp {
+            clamp(row, limit);
+        }
+        if let Some(HeadNorm { norm, width }) = &self.norm {
+            row.chunks_mut(*width).for_each(|part| norm.in_place(kernels, part, &mut spare[..*width]));
+        }
+        if let Some(rope) = &self.rope {
+            row.chunks_mut(self.head_dim).for_each(|head| rope.rotate(head, angles));
+        }
+    }
+}
+
+/// To ±`limit`; NaN stays.
+fn clamp(values: &mut [f32], limit: f32) {
+    for v in values {
+        *v = if *v > limit { limit } else { *v };
+        *v = if *v < -limit { -limit } else { *v };
+    }
+}
+
+/// Q to its buffer, K and V to the cache.
+pub(crate) fn qkv(
+    work: &mut Work,
+    x: &Buffer,
+    rows: &Rows,
+    args: &Qkv<'_>,
+    cache: &mut KvCache,
+    layer: usize,
+    q: &mut Buffer,
+) -> Result<()> {
+    let op = "qkv";
+    let Work { team, scratch } = work;
+    let n_rows = rows.len();
+    check_rows(op, rows, cache.spec.n_blocks)?;
+    let store = kv::layer_mut(op, cache, layer)?;
+    let (n_heads, n_kv_heads) = (args.n_heads, args.n_kv_heads);
+    let (head_dim, v_dim) = (args.head_dim, args.v_head_dim);
+    let shape = store.shape;
+    let same = (shape.n_kv_heads, shape.k_dim, shape.v_dim) == (n_kv_heads, head_dim, v_dim);
+    require(op, same, "the cache was made for other heads")?;
+    require(op, head_dim > 0 && v_dim > 0 && n_kv_heads > 0 && n_heads > 0, "heads without elements")?;
+    let size = |heads: usize, dim: usize| heads.checked_mul(dim).ok_or_else(|| argument(op, "a size that overflows"));
+    let (q_width, k_width, v_width) = (size(n_heads, head_dim)?, size(n_kv_heads, head_dim)?, size(n_kv_heads, v_dim)?);
+
+    let view_q = View::of(op, "Q", args.q, None, Some(q_width))?;
+    let width = view_q.matrix.row_len;
+    let view_k = View::of(op, "K", args.k, Some(width), Some(k_width))?;
+    let view_v = View::of(op, "V", args.v, Some(width), Some(v_width))?;
+    let rope = args.rope.map(|rope| RopeView::of(op, rope, head_dim)).transpose()?;
+    let q_norm = args.q_norm.map(|norm| HeadNorm::of(op, norm, n_heads, head_dim)).transpose()?;
+    let k_norm = args.k_norm.map(|norm| HeadNorm::of(op, norm, n_kv_heads, head_dim)).transpose()?;
+    let x = floats(op, x, n_rows.checked_mul(width))?;
+    let q = floats_mut(op, q, n_rows.checked_mul(q_width))?;
+    let k = scratch.first.take(size(n_rows, k_width)?)?;
+    let v = scratch.second.take(size(n_rows, v_width)?)?;
+
+    let x = normed(op, team, &mut scratch.normed, args.norm, x, width)?;
+    {
+        let list = [
+            Product::plain(view_q, x, n_rows, SharedMut::new(q)),
+            Product::plain(view_k, x, n_rows, SharedMut::new(k)),
+            Product::plain(view_v, x, n_rows, SharedMut::new(v)),
+        ];
+        products(team, &mut scratch.tiles, 3, |i| list[i])?;
+    }
+
+    let n_dims = rope.map_or(0, |rope| rope.n_dims());
+    team.reserve(n_dims + q_width.max(k_width))?;
+    let finish_q = Finish { head_dim, clamp: args.clamp, norm: q_norm, rope };
+    let finish_k = Finish { head_dim, clamp: args.clamp, norm: k_norm, rope };
+    let kernels = team.kernels;
+    let shared_k = SharedMut::new(k);
+    let shared_v = SharedMut::new(v);
+    team.rows(q, q_width, |row, q, local| {
+        let (angles, spare) = local.floats(n_dims + q_width.max(k_width)).split_at_mut(n_dims);
+        if let Some(rope) = &rope {
+            rope.angles(rows.positions[row], angles);
+        }
+        // SAFETY: each row belongs to one chunk.
+        let (k, v) = unsafe {
+            (shared_k.range(row * k_width..(row + 1) * k_width), shared_v.range(row * v_width..(row + 1) * v_width))
+        };
+        finish_q.row(kernels, q, angles, spare);
+        finish_k.row(kernels, k, angles, spare);
+        if let Some(limit) = args.clamp {
+            clamp(v, limit);
+        }
+    });
+
+    let (k, v) = (&*k, &*v);
+    let writer = store.writer();
+    // By head, so that blocks which two sequences of a pass share are still written by one thread.
+    team.run(n_kv_heads, |head, _| {
+        for sequence in &rows.sequences {
+            for row in sequence.rows.clone() {
+                let position = rows.positions[row] as usize;
+                let block = sequence.blocks[position / KV_BLOCK] as usize;
+                let k = &k[row * k_width + head * head_dim..][..head_dim];
+                let v = &v[row * v_width + head * v_dim..][..v_dim];
+                // SAFETY: each head belongs to one chunk.
+                unsafe { writer.write(block, head, position % KV_BLOCK, k, v) };
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,384 @@
+//! The inner loops, one table of functions per instruction set, chosen once by run-time detection.
+//!
+//! What belongs here: which instruction sets there are, which one this machine has, the table. What does not: what the
+//! operations do with the loops (`op`). The portable instance is the specification of the others.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+pub(crate) use portable::{LANES, Tile};
+
+use crate::Activation;
+
+/// An instruction set with kernels of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Whatever the target architecture guarantees.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// The same with VNNI: 8-bit dot products.
+    Avx512Vnni,
+    /// AArch64 with its vector unit.
+    Neon,
+}
+
+impl Isa {
+    /// All of them, the plainest first.
+    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon];
+
+    /// The name that users see and write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Neon => "neon",
+        }
+    }
+
+    /// The instruction set of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|isa| isa.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether this machine and this build have it.
+    pub fn is_available(self) -> bool {
+        Kernels::of(self).is_some()
+    }
+
+    /// Those this machine has, the plainest first.
+    pub fn available() -> Vec<Isa> {
+        Self::ALL.iter().copied().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// The fastest that this machine has.
+    pub fn best() -> Isa {
+        Self::ALL.iter().copied().rfind(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The functions of one instruction set.
+///
+/// The pointers are `unsafe` because calling them on a machine without the instructions is undefined; [`Kernels::of`]
+/// is the only way to a table from outside and it asks the machine first, so the methods are safe.
+pub(crate) struct Kernels {
+    isa: Isa,
+    dot: unsafe fn(&[f32], &[f32]) -> f32,
+    sum: unsafe fn(&[f32]) -> f32,
+    max: unsafe fn(&[f32]) -> f32,
+    exp_sum: unsafe fn(&mut [f32], f32) -> f32,
+    softcap: unsafe fn(&mut [f32], f32),
+    sigmoid: unsafe fn(&mut [f32]),
+    activate: unsafe fn(Activation, &mut [f32], Option<&[f32]>),
+    normalize: unsafe fn(&[f32], f32, f32, Option<&[f32]>, Option<&[f32]>, &mut [f32]),
+    multiply: unsafe fn(Tile<'_>),
+    f16_to_f32: unsafe fn(&[u16], &mut [f32]),
+    f32_to_f16: unsafe fn(&[f32], &mut [u16]),
+    bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
+}
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {
+        impl Kernels {
+            $($(#[$doc])* pub(crate) fn $name(&self, $($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+                unsafe { (self.$name)($($arg),*) }
+            })*
+        }
+    };
+}
+
+methods! {
+    /// `Σ a·b`.
+    fn dot(a: &[f32], b: &[f32]) -> f32;
+    /// `Σ a`.
+    fn sum(a: &[f32]) -> f32;
+    /// The largest value that is a number.
+    fn max(a: &[f32]) -> f32;
+    /// `values = e^(values - shift)`; returns their sum.
+    fn exp_sum(values: &mut [f32], shift: f32) -> f32;
+    /// `values = cap · tanh(values / cap)`.
+    fn softcap(values: &mut [f32], cap: f32);
+    /// `values = sigmoid(values)`.
+    fn sigmoid(values: &mut [f32]);
+    /// `x = act(x) · up`.
+    fn activate(activation: Activation, x: &mut [f32], up: Option<&[f32]>);
+    /// `out = (x - shift) · scale · weight + bias`.
+    fn normalize(x: &[f32], shift: f32, scale: f32, weight: Option<&[f32]>, bias: Option<&[f32]>, out: &mut [f32]);
+    /// A small matrix product.
+    fn multiply(tile: Tile<'_>);
+    /// Exactly.
+    fn f16_to_f32(from: &[u16], to: &mut [f32]);
+    /// To nearest even.
+    fn f32_to_f16(from: &[f32], to: &mut [u16]);
+    /// Exactly.
+    fn bf16_to_f32(from: &[u16], to: &mut [f32]);
+}
+
+impl Kernels {
+    /// The table of an instruction set, if this machine has it.
+    pub(crate) fn of(isa: Isa) -> Option<&'static Kernels> {
+        match isa {
+            Isa::Portable => Some(portable::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::available().then_some(avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::available().then_some(avx512::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512::vnni_available().then_some(avx512::VNNI_KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::available().then_some(neon::KERNELS),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => None,
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => None,
+        }
+    }
+
+    /// Which instruction set this is.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+/// Instantiates the loops of `portable` under target features and gathers them in `KERNELS`.
+macro_rules! instance {
+    ($isa:expr, features: [$($feature:literal)?], fma: $fma:literal, rows: $rows:literal, vectors: $vectors:literal,
+     f16_to_f32: $f16_to_f32:path) => {
+        /// The table of this instruction set.
+        pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
+
+        mod instance {
+            use $crate::{Activation, cpu::simd::{Isa, Kernels, portable::{self, Tile}}};
+
+            $(#[target_feature(enable = $feature)])?
+            fn dot(a: &[f32], b: &[f32]) -> f32 {
+                portable::dot::<$fma>(a, b)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn sum(a: &[f32]) -> f32 {
+                portable::sum(a)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn max(a: &[f32]) -> f32 {
+                portable::max(a)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn exp_sum(values: &mut [f32], shift: f32) -> f32 {
+                portable::exp_sum::<$fma>(values, shift)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn softcap(values: &mut [f32], cap: f32) {
+                portable::softcap::<$fma>(values, cap)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn sigmoid(values: &mut [f32]) {
+                portable::sigmoid::<$fma>(values)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn activate(activation: Activation, x: &mut [f32], up: Option<&[f32]>) {
+                portable::activate::<$fma>(activation, x, up)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn normalize(
+                x: &[f32],
+                shift: f32,
+                scale: f32,
+                weight: Option<&[f32]>,
+                bias: Option<&[f32]>,
+                out: &mut [f32],
+            ) {
+                portable::normalize(x, shift, scale, weight, bias, out)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn multiply(tile: Tile<'_>) {
+                portable::multiply::<$fma, $rows, $vectors>(tile)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn bf16_to_f32(from: &[u16], to: &mut [f32]) {
+                portable::bf16_to_f32(from, to)
+            }
+
+            pub(super) static TABLE: Kernels = Kernels {
+                isa: $isa,
+                dot,
+                sum,
+                max,
+                exp_sum,
+                softcap,
+                sigmoid,
+                activate,
+                normalize,
+                multiply,
+                f16_to_f32: $f16_to_f32,
+                f32_to_f16: portable::f32_to_f16,
+                bf16_to_f32,
+            };
+        }
+    };
+}
+use instance;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn all() -> Vec<&'static Kernels> {
+        Isa::available().into_iter().filter_map(Kernels::of).collect()
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for isa in Isa::ALL {
+            assert_eq!(Isa::from_name(isa.name()), Some(*isa));
+        }
+        assert!(Isa::best().is_available() && Isa::Portable.is_available());
+    }
+
+    #[test]
+    fn reductions_of_every_length() {
+        for k in all() {
+            for n in (0..140).chain([1000]) {
+                let (a, b) = (values(n, 1), values(n, 2));
+                let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                assert!((f64::from(k.dot(&a, &b)) - exact).abs() < 1e-4, "{} {n}", k.isa());
+                let exact: f64 = a.iter().map(|a| f64::from(*a)).sum();
+                assert!((f64::from(k.sum(&a)) - exact).abs() < 1e-4, "{} {n}", k.isa());
+                assert_eq!(k.max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max), "{} {n}", k.isa());
+            }
+        }
+    }
+
+    #[test]
+    fn exponentials() {
+        for k in all() {
+            for x in [-200.0, -87.0, -20.5, -1.0, -1e-6, 0.0, 0.3, 1.0, 10.0, 80.0, f32::NEG_INFINITY] {
+                for n in [1, 17] {
+                    let mut v = vec![x; n];
+                    let sum = k.exp_sum(&mut v, 0.0);
+                    let exact = f64::from(x).exp();
+                    for y in &v {
+                        assert!((f64::from(*y) - exact).abs() <= 3e-7 * exact + 1e-37, "{} {x}: {y}", k.isa());
+                    }
+                    assert!((f64::from(sum) - exact * n as f64).abs() <= 1e-5 * exact * n as f64 + 1e-36);
+                }
+            }
+            let mut v = [f32::NAN; 20];
+            assert!(k.exp_sum(&mut v, 0.0).is_nan(), "{}", k.isa());
+        }
+    }
+
+    #[test]
+    fn activations() {
+        #[track_caller]
+        fn check(k: &Kernels, activation: Activation, x: f32, expected: f64) {
+            let mut out = [x; 5];
+            k.activate(activation, &mut out, Some(&[2.0; 5]));
+            let got = f64::from(out[3]);
+            assert!((got - 2.0 * expected).abs() < 2e-6 * expected.abs().max(0.1), "{} {x} {got} {expected}", k.isa());
+            let mut out = [x; 5];
+            k.activate(activation, &mut out, None);
+            assert!((f64::from(out[4]) - expected).abs() < 2e-6 * expected.abs().max(0.1));
+        }
+        for k in all() {
+            // erf(1/√2) = 0.6826894921, erf(√2) = 0.9544997361
+            check(k, Activation::Gelu, 1.0, 0.5 * 1.682_689_492_1);
+            check(k, Activation::Gelu, -2.0, -(1.0 - 0.954_499_736_1));
+            check(k, Activation::GeluTanh, 1.0, 0.5 * (1.0 + (0.797_884_560_8f64 * 1.044_715).tanh()));
+            check(k, Activation::GeluTanh, -30.0, 0.0);
+            check(k, Activation::Silu, 1.5, 1.5 / (1.0 + (-1.5f64).exp()));
+            check(k, Activation::Silu, -100.0, 0.0);
+            check(k, Activation::Relu, -1.0, 0.0);
+            check(k, Activation::Relu, 2.5, 2.5);
+            check(k, Activation::ReluSquared, 3.0, 9.0);
+            let mut v = [3.0f32; 3];
+            k.softcap(&mut v, 5.0);
+            assert!((f64::from(v[0]) - 5.0 * 0.6f64.tanh()).abs() < 1e-5);
+            k.softcap(&mut v, f32::INFINITY.min(30.0));
+            let mut v = [0.5f32; 3];
+            k.sigmoid(&mut v);
+            assert!((f64::from(v[2]) - 1.0 / (1.0 + (-0.5f64).exp())).abs() < 1e-6);
+            let mut nan = [f32::NAN; 2];
+            k.softcap(&mut nan, 1.0);
+            assert!(nan[0].is_nan());
+        }
+    }
+
+    #[test]
+    fn small_products() {
+        for k in all() {
+            for (n_rows, n_inner, n_cols) in [(1, 1, 16), (7, 33, 80), (13, 5, 64), (2, 0, 16)] {
+                let (a_stride, b_stride, c_stride) = (n_inner + 3, n_cols + 16, n_cols + 1);
+                let (a, b) = (values(n_rows * a_stride, 3), values(n_inner * b_stride + 1, 4));
+                for accumulate in [false, true] {
+                    let mut c = vec![0.25; n_rows * c_stride];
+                    let tile = Tile {
+                        a: &a,
+                        a_stride,
+                        n_rows,
+                        n_inner,
+                        b: &b,
+                        b_stride,
+                        n_cols,
+                        c: &mut c,
+                        c_stride,
+                        accumulate,
+                    };
+                    k.multiply(tile);
+                    for r in 0..n_rows {
+                        for j in 0..n_cols {
+                            let start = if accumulate { 0.25 } else { 0.0 };
+                            let exact: f32 = (0..n_inner).map(|t| a[r * a_stride + t] * b[t * b_stride + j]).sum();
+                            let got = c[r * c_stride + j];
+                            assert!((got - exact - start).abs() < 1e-4, "{} {r} {j}", k.isa());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_is_exact_for_every_value() {
+        let bits: Vec<u16> = (0..=u16::MAX).collect();
+        for k in all() {
+            let mut wide = vec![0.0; bits.len()];
+            k.f16_to_f32(&bits, &mut wide);
+            for (b, w) in bits.iter().zip(&wide) {
+                let exact = half::f16::from_bits(*b).to_f32();
+                assert!(exact == *w || (exact.is_nan() && w.is_nan()), "{} {b:#x}", k.isa());
+            }
+            let mut back = vec![0; bits.len()];
+            k.f32_to_f16(&wide, &mut back);
+            assert!(bits.iter().zip(&back).zip(&wide).all(|((a, b), w)| a == b || w.is_nan()), "{}", k.isa());
+            k.bf16_to_f32(&bits, &mut wide);
+            assert!(bits.iter().zip(&wide).all(|(b, w)| w.to_bits() == u32::from(*b) << 16 || w.is_nan()));
+        }
+    }
+}
