@@ -2,6 +2,7 @@
 
 use crate::{Error, HyperParams, Result};
 use compute::{KV_BLOCK, KvLayer, KvSpec, KvType};
+use tensor::DType;
 
 /// The cache that holds `n_positions` positions, rounded up to whole blocks.
 pub fn kv_spec(hyper: &HyperParams, n_positions: usize, dtype: KvType) -> KvSpec {
@@ -26,10 +27,11 @@ pub fn kv_bytes(hyper: &HyperParams, n_positions: usize, dtype: KvType) -> Resul
 
 /// Bytes of one head's key or value: whole blocks.
 fn head_bytes(dim: usize, dtype: KvType) -> Option<u64> {
-    let dim = u64::try_from(dim).ok()?;
-    match dtype {
-        KvType::F32 => dim.checked_mul(4),
-        KvType::F16 => dim.checked_mul(2),
-        KvType::Q8_0 => dim.div_ceil(32).checked_mul(34),
-    }
+    let dtype = match dtype {
+        KvType::F32 => DType::F32,
+        KvType::F16 => DType::F16,
+        KvType::Q8_0 => DType::Q8_0,
+    };
+    let bytes = dim.div_ceil(dtype.block_len()).checked_mul(dtype.block_bytes())?;
+    u64::try_from(bytes).ok()
 }

@@ -6,59 +6,13 @@
 
 use crate::batch::cut;
 use crate::load::{LoadOptions, LoadProgress, load};
+use crate::scratch::{Scratch, ScratchSizes};
+use crate::weights::{Block, FeedForwardWeights, Weights};
 use crate::{Batch, Error, HyperParams, Result, kv_spec};
 use checkpoint::Checkpoint;
-use compute::{
-    Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, Logits, Norm, Projection, Qkv, Rope,
-    RouterRule, Rows, Weight,
-};
+use compute::{Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, Logits, Norm, Qkv, Rows};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Elements of the device's logits buffer at most, unless one row has more.
-const MAX_LOGITS: usize = 4 << 20;
-
-/// All weights of a model.
-pub(crate) struct Weights {
-    pub(crate) embedding: Weight,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) output_norm: Norm,
-    pub(crate) head: Projection,
-}
-
-/// The weights of one layer.
-pub(crate) struct Block {
-    pub(crate) attn_norm: Option<Norm>,
-    pub(crate) q: Projection,
-    pub(crate) k: Projection,
-    pub(crate) v: Projection,
-    pub(crate) q_norm: Option<Norm>,
-    pub(crate) k_norm: Option<Norm>,
-    pub(crate) rope: Option<Rope>,
-    pub(crate) o: Projection,
-    pub(crate) attn_post_norm: Option<Norm>,
-    pub(crate) ffn_norm: Option<Norm>,
-    pub(crate) feed_forward: FeedForwardWeights,
-    pub(crate) ffn_post_norm: Option<Norm>,
-}
-
-/// The weights of a layer's second half.
-#[allow(clippy::large_enum_variant, reason = "one per layer, all of the same variant as a rule")]
-pub(crate) enum FeedForwardWeights {
-    Dense {
-        gate: Projection,
-        up: Projection,
-        down: Projection,
-    },
-    Experts {
-        rule: RouterRule,
-        router: Projection,
-        choice_bias: Option<Weight>,
-        gate: Projection,
-        up: Projection,
-        down: Projection,
-    },
-}
 
 /// What a loaded model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,61 +23,6 @@ pub struct MemoryUse {
     pub mapped_bytes: u64,
     /// Bytes of activations.
     pub scratch_bytes: u64,
-}
-
-/// Elements of each scratch buffer.
-pub(crate) struct ScratchSizes {
-    residual: usize,
-    q: usize,
-    attention: usize,
-    n_logit_rows: usize,
-    logits: usize,
-    bytes: Option<u64>,
-}
-
-impl ScratchSizes {
-    pub(crate) fn new(hyper: &HyperParams, max_rows: usize) -> Result<Self> {
-        let overflow = || Error::Overflow { what: format!("scratch memory for {max_rows} rows") };
-        let rows_of = |dim: usize| dim.checked_mul(max_rows.max(1)).ok_or_else(overflow);
-        let widest = |dim: fn(&crate::LayerParams) -> usize| hyper.layers.iter().map(dim).max().unwrap_or(0);
-        let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows.max(1));
-        let mut sizes = ScratchSizes {
-            residual: rows_of(hyper.width)?,
-            q: rows_of(widest(crate::LayerParams::q_dim))?,
-            attention: rows_of(widest(crate::LayerParams::attention_dim))?,
-            n_logit_rows,
-            logits: n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?,
-            bytes: None,
-        };
-        let parts = [sizes.residual, sizes.residual, sizes.q, sizes.attention, sizes.logits];
-        sizes.bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
-        Ok(sizes)
-    }
-
-    pub(crate) fn bytes(&self) -> Result<u64> {
-        self.bytes.ok_or_else(|| Error::Overflow { what: "scratch memory".to_owned() })
-    }
-}
-
-/// Memory for one pass, made once.
-struct Scratch {
-    /// The residual stream before a block, `[max_rows, width]`.
-    x: Buffer,
-    /// The residual stream within a block, between attention and feed-forward.
-    y: Buffer,
-    /// Queries, `[max_rows, n_heads · head_dim]`.
-    q: Buffer,
-    /// Attention's result, `[max_rows, n_heads · v_head_dim]`.
-    attention: Buffer,
-    /// Logits on the device, `[n_logit_rows, n_vocab]`.
-    logits: Buffer,
-    n_logit_rows: usize,
-    /// Logits of the last call, `[batch.logits.len(), n_vocab]`.
-    host_logits: Vec<f32>,
-    /// The rows of a chunk.
-    chunk: Rows,
-    /// The rows of a chunk whose logits are wanted, counted from its first.
-    wanted: Vec<u32>,
 }
 
 /// A model ready to run: its numbers, its weights on a device, and scratch memory for one pass at a time.
@@ -156,17 +55,7 @@ impl Decoder {
         let sizes = ScratchSizes::new(&hyper, max_rows)?;
         let scratch_bytes = sizes.bytes()?;
         let loaded = load(checkpoint, &*device, &hyper, options, progress)?;
-        let scratch = Scratch {
-            x: device.alloc(sizes.residual)?,
-            y: device.alloc(sizes.residual)?,
-            q: device.alloc(sizes.q)?,
-            attention: device.alloc(sizes.attention)?,
-            logits: device.alloc(sizes.logits)?,
-            n_logit_rows: sizes.n_logit_rows,
-            host_logits: Vec::new(),
-            chunk: Rows::default(),
-            wanted: Vec::with_capacity(sizes.n_logit_rows),
-        };
+        let scratch = sizes.alloc(&*device)?;
         let memory =
             MemoryUse { weights_bytes: loaded.resident_bytes, mapped_bytes: loaded.mapped_bytes, scratch_bytes };
         let model = Model { hyper, device, weights: loaded.weights };

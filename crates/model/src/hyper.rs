@@ -363,7 +363,8 @@ impl Keys<'_> {
     /// A finite number above 0; 0 in the file means that there is none.
     pub(crate) fn factor(&self, key: &str) -> Result<Option<f32>> {
         match self.float(key)? {
-            Some(x) if x < 0.0 => Err(self.bad(key, x, "it must be positive")),
+            // The reciprocal of a subnormal may be infinite.
+            Some(x) if x < 0.0 || x.is_subnormal() => Err(self.bad(key, x, "it must be positive")),
             other => Ok(other.filter(|&x| x > 0.0)),
         }
     }

@@ -17,6 +17,8 @@ mod hyper;
 mod load;
 mod plan;
 mod rope;
+mod scratch;
+mod weights;
 
 pub use architecture::{Architecture, NormPlaces, WindowPattern};
 pub use batch::Batch;

@@ -3,8 +3,9 @@
 //! What belongs here: names, expected shapes, optional parts (told by presence), fused tensors split by rows, progress.
 //! What does not: what the tensors are used for (`decoder.rs`), their bytes (`checkpoint`), their layout (`compute`).
 
-use crate::decoder::{Block, FeedForwardWeights, Weights};
 use crate::hyper::{HyperParams, LayerParams};
+use crate::rope::RopeScaling;
+use crate::weights::{Block, FeedForwardWeights, Weights};
 use crate::{Error, Result};
 use checkpoint::Checkpoint;
 use compute::{Device, Norm, NormKind, Projection, Rope, Weight, WeightUse};
@@ -177,21 +178,27 @@ impl Loader<'_> {
     fn rope(&mut self, options: &LoadOptions) -> Result<Rope> {
         let params = &self.hyper.rope;
         let context_length = options.context_length.unwrap_or(self.hyper.context_length);
-        let long = context_length > params.original_context;
-        let pair_names = ["rope_factors_short.weight", "rope_factors_long.weight"];
-        let name = if self.has("rope_freqs.weight") { "rope_freqs.weight" } else { pair_names[usize::from(long)] };
-        self.used.extend(pair_names.map(str::to_owned));
-        let divisors = if self.has(name) {
-            let values = self.fetch(name, &[params.n_dims / 2])?.to_f32().map_err(|e| in_tensor(name, e))?;
-            if values.iter().any(|d| !d.is_finite() || *d <= 0.0) {
-                return Err(Error::Unsupported { what: format!("{name} with a factor that is not above 0") });
-            }
-            Some(values)
+        let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
+        let divisors = if self.has("rope_freqs.weight") {
+            Some(self.rope_divisors("rope_freqs.weight")?)
+        } else if params.scaling == RopeScaling::LongRope || self.has(short) || self.has(long) {
+            self.used.extend([short, long].map(str::to_owned));
+            Some(self.rope_divisors(if context_length > params.original_context { long } else { short })?)
         } else {
             None
         };
         let frequencies = params.frequencies(divisors.as_deref());
         self.rope_of(&frequencies, params.magnitude())
+    }
+
+    /// What the frequencies of each pair are divided by.
+    fn rope_divisors(&mut self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.fetch(name, &[self.hyper.rope.n_dims / 2])?;
+        let values = tensor.to_f32().map_err(|e| in_tensor(name, e))?;
+        if values.iter().any(|d| !d.is_finite() || *d <= 0.0) {
+            return Err(Error::Unsupported { what: format!("{name} with a factor that is not above 0") });
+        }
+        Ok(values)
     }
 
     fn local_rope(&mut self) -> Result<Rope> {

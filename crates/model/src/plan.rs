@@ -1,7 +1,7 @@
 //! How much memory a model needs, from the directory of its file alone: nothing is loaded to know it.
 
 use crate::cache::kv_bytes;
-use crate::decoder::ScratchSizes;
+use crate::scratch::ScratchSizes;
 use crate::{Error, HyperParams, Result};
 use checkpoint::Checkpoint;
 use compute::KvType;

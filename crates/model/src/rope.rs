@@ -11,6 +11,8 @@ use crate::{Error, Result};
 pub enum RopeScaling {
     /// Not by number (tensors may still divide the frequencies).
     None,
+    /// Each frequency divided by its own number, from one of two tensors chosen by the size of the context.
+    LongRope,
     /// All frequencies divided by `factor`.
     Linear {
         /// The divisor, above 0.
@@ -77,7 +79,7 @@ impl RopeParams {
     /// Radians per position of each pair, `[n_dims / 2]`, divided by `divisors` where there are any.
     pub fn frequencies(&self, divisors: Option<&[f32]>) -> Vec<f32> {
         let (interpolation, ramp) = match self.scaling {
-            RopeScaling::None => (1.0, None),
+            RopeScaling::None | RopeScaling::LongRope => (1.0, None),
             RopeScaling::Linear { factor } => (1.0 / factor, None),
             RopeScaling::Yarn { factor, beta_fast, beta_slow } => {
                 (1.0 / factor, Some(self.yarn_corrections(beta_fast, beta_slow)))
@@ -136,8 +138,8 @@ fn scaling(keys: &Keys<'_>) -> Result<RopeScaling> {
     match kind {
         None | Some("linear") if factor == 1.0 => Ok(RopeScaling::None),
         None | Some("linear") => Ok(RopeScaling::Linear { factor }),
-        // LongRoPE's factors are tensors.
-        Some("none" | "longrope" | "su") => Ok(RopeScaling::None),
+        Some("none") => Ok(RopeScaling::None),
+        Some("longrope" | "su") => Ok(RopeScaling::LongRope),
         Some("yarn") => {
             let beta_fast = keys.factor("rope.scaling.yarn_beta_fast")?.map_or(32.0, f64::from);
             let beta_slow = keys.factor("rope.scaling.yarn_beta_slow")?.map_or(1.0, f64::from);

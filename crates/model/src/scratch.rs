@@ -1,0 +1,79 @@
+//! Memory for one pass: its sizes, known before anything is loaded, and the buffers.
+
+use crate::{Error, HyperParams, LayerParams, Result};
+use compute::{Buffer, Device, Rows};
+
+/// Elements of the device's logits buffer at most, unless one row has more.
+const MAX_LOGITS: usize = 4 << 20;
+
+/// Elements of each scratch buffer.
+pub(crate) struct ScratchSizes {
+    residual: usize,
+    q: usize,
+    attention: usize,
+    n_logit_rows: usize,
+    logits: usize,
+    bytes: Option<u64>,
+}
+
+impl ScratchSizes {
+    /// For passes of `max_rows` rows. Error: more than the address space.
+    pub(crate) fn new(hyper: &HyperParams, max_rows: usize) -> Result<Self> {
+        let overflow = || Error::Overflow { what: format!("scratch memory for {max_rows} rows") };
+        let rows_of = |dim: usize| dim.checked_mul(max_rows.max(1)).ok_or_else(overflow);
+        let widest = |dim: fn(&LayerParams) -> usize| hyper.layers.iter().map(dim).max().unwrap_or(0);
+        let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows.max(1));
+        let mut sizes = ScratchSizes {
+            residual: rows_of(hyper.width)?,
+            q: rows_of(widest(LayerParams::q_dim))?,
+            attention: rows_of(widest(LayerParams::attention_dim))?,
+            n_logit_rows,
+            logits: n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?,
+            bytes: None,
+        };
+        let parts = [sizes.residual, sizes.residual, sizes.q, sizes.attention, sizes.logits];
+        sizes.bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
+        Ok(sizes)
+    }
+
+    /// Bytes of all of them. Error: more than the address space.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        self.bytes.ok_or_else(|| Error::Overflow { what: "scratch memory".to_owned() })
+    }
+
+    /// Takes that memory from the device.
+    pub(crate) fn alloc(&self, device: &dyn Device) -> Result<Scratch> {
+        Ok(Scratch {
+            x: device.alloc(self.residual)?,
+            y: device.alloc(self.residual)?,
+            q: device.alloc(self.q)?,
+            attention: device.alloc(self.attention)?,
+            logits: device.alloc(self.logits)?,
+            n_logit_rows: self.n_logit_rows,
+            host_logits: Vec::new(),
+            chunk: Rows::default(),
+            wanted: Vec::with_capacity(self.n_logit_rows),
+        })
+    }
+}
+
+/// Memory for one pass, made once.
+pub(crate) struct Scratch {
+    /// The residual stream before a block, `[max_rows, width]`.
+    pub(crate) x: Buffer,
+    /// The residual stream within a block, between attention and feed-forward.
+    pub(crate) y: Buffer,
+    /// Queries, `[max_rows, n_heads · head_dim]`.
+    pub(crate) q: Buffer,
+    /// Attention's result, `[max_rows, n_heads · v_head_dim]`.
+    pub(crate) attention: Buffer,
+    /// Logits on the device, `[n_logit_rows, n_vocab]`.
+    pub(crate) logits: Buffer,
+    pub(crate) n_logit_rows: usize,
+    /// Logits of the last call, `[batch.logits.len(), n_vocab]`.
+    pub(crate) host_logits: Vec<f32>,
+    /// The rows of a chunk.
+    pub(crate) chunk: Rows,
+    /// The rows of a chunk whose logits are wanted, counted from its first.
+    pub(crate) wanted: Vec<u32>,
+}
