@@ -69,12 +69,21 @@ pub(super) fn architecture(project: &Project) -> Vec<Finding> {
     for rule in RULES.iter().filter(|r| !document.text.contains(r.says)) {
         findings.push(Finding::new(PATH, 0, format!("does not print the rule “{}”", rule.says)));
     }
-    for name in third_party(project) {
-        if !document.text.contains(&format!("`{name}`")) {
-            findings.push(Finding::new(PATH, 0, format!("gives no reason for the dependency `{name}`")));
-        }
+    let (used, explained) = (third_party(project), explained(&document.text));
+    for name in used.iter().filter(|name| !explained.iter().any(|(_, e)| e == name)) {
+        findings.push(Finding::new(PATH, 0, format!("gives no reason for the dependency `{name}`")));
+    }
+    for (line, name) in explained.iter().filter(|(_, e)| !used.iter().any(|name| name == e)) {
+        findings.push(Finding::new(PATH, *line, format!("explains `{name}`, which is no dependency")));
     }
     findings
+}
+
+/// The dependencies named in the first column of the document's last table, with their lines.
+fn explained(document: &str) -> Vec<(usize, &str)> {
+    let section = (1..).zip(document.lines()).skip_while(|(_, line)| *line != "## Dependencies");
+    let cells = section.filter_map(|(n, line)| Some((n, line.strip_prefix("| `")?.split(" | ").next()?)));
+    cells.flat_map(|(n, cell)| cell.split(['`', ',', ' ']).filter(|w| !w.is_empty()).map(move |w| (n, w))).collect()
 }
 
 /// The workspace's dependencies that are not its own crates.
@@ -109,8 +118,11 @@ mod tests {
             let manifest = "[workspace.dependencies]\nhalf = \"2\"\ntensor = { path = \"x\" }";
             check_rule(architecture, &[("Cargo.toml", manifest), ("ARCHITECTURE.md", text)], expected);
         };
-        check(&format!("{rules}`half`: half floats"), &[]);
+        let table = |names: &str| format!("{rules}## Dependencies\n| {names} | floats |");
+        let n_rules = RULES.len();
+        check(&table("`half`"), &[]);
         check(&rules, &[("ARCHITECTURE.md", 0)]);
-        check(&format!("{rules}`half`{}", "\n".repeat(300)), &[("ARCHITECTURE.md", ARCHITECTURE_LINES + 1)]);
+        check(&table("`half`, `rand`"), &[("ARCHITECTURE.md", n_rules + 2)]);
+        check(&format!("{}{}", table("`half`"), "\n".repeat(300)), &[("ARCHITECTURE.md", ARCHITECTURE_LINES + 1)]);
     }
 }
