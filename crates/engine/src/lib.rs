@@ -1,1 +1,31 @@
-//! x
+//! Keeps conversations moving: sequences, batching, the KV cache, sampling, stop rules and the window's accounting.
+//!
+//! One worker thread owns the decoder and its cache; [`Engine`] is a cloneable handle to it. Callers always pass the
+//! *full* token prefix, and the engine alone decides how much of it is already computed. It prints nothing, reads no
+//! environment, and knows neither file formats nor model families.
+//!
+//! Where things are: [`Engine`] (the handle), `worker` (the thread), `scheduler` (which rows go into the next pass),
+//! `blocks` (who owns which KV block), `sequence` (one request in progress), [`sample`] (the chain), `stop` (stop
+//! strings), [`window`] (what fits), [`Stats`].
+#![forbid(unsafe_code)]
+
+mod blocks;
+mod engine;
+mod error;
+mod event;
+mod forward;
+mod request;
+pub mod sample;
+mod scheduler;
+mod sequence;
+mod stats;
+mod stop;
+pub mod window;
+mod worker;
+
+pub use engine::{Engine, EngineConfig, Limits, Usage};
+pub use error::{Error, Result};
+pub use event::{Canceller, Event, FinishReason, Stream};
+pub use forward::{Forward, Info, TextStream, Vocabulary};
+pub use request::{BenchRequest, BenchTimings, Request, Sampling};
+pub use stats::Stats;

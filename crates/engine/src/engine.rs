@@ -1,0 +1,249 @@
+//! The handle: checks what callers ask for, hands it to the worker, and brings answers back. No scheduling here.
+
+use crate::{
+    BenchRequest, BenchTimings, Error, Event, Forward, Info, Request, Result, Stream, Vocabulary,
+    event::Flags,
+    sample::Chain,
+    sequence::{Generation, Outbox, Scoring, Sequence, Task},
+    worker::{Command, Worker},
+};
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, RwLock,
+        mpsc::{self, Receiver, Sender, SyncSender},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+/// Events that may wait in a stream until the worker sets its sequence aside.
+const EVENTS_IN_FLIGHT: usize = 64;
+
+/// Row blocks of [`Engine::logits`] that may wait.
+const BLOCKS_IN_FLIGHT: usize = 2;
+
+/// The engine's own limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens that one sequence may have, prompt and answer; at most what the cache holds.
+    pub context: usize,
+    /// Rows of one prefill pass: the grain of progress and cancellation. At most what the model takes.
+    pub prefill_chunk: usize,
+    /// Sequences computed at a time; others wait.
+    pub max_sequences: usize,
+}
+
+impl Limits {
+    /// One sequence, chunks of 128 rows (some tenths of a second for a 1B model on two cores; larger chunks gain
+    /// a few percent).
+    pub fn new(context: usize) -> Self {
+        Limits { context, prefill_chunk: 128, max_sequences: 1 }
+    }
+}
+
+/// What the engine holds and does at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Blocks of the cache in use, by running sequences or as cached prefixes.
+    pub blocks_used: usize,
+    /// Blocks of the cache.
+    pub n_blocks: usize,
+    /// Prefixes kept for reuse.
+    pub cached_prefixes: usize,
+    /// Sequences being computed.
+    pub running: usize,
+    /// Sequences waiting for their turn.
+    pub waiting: usize,
+}
+
+/// A running engine. Cloning is cheap; all clones mean the same worker. Dropping the last one ends what is running,
+/// stops the worker and frees model and cache before it returns.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: Sender<Command>,
+    vocabulary: Arc<dyn Vocabulary>,
+    info: Info,
+    limits: Limits,
+    usage: Arc<RwLock<Usage>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Shutdown);
+        let thread = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(thread) = thread {
+            // A panicked worker has already told its streams.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the worker over anything that computes and anything that spells tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a limit is zero or more than the model or its cache can do.
+    pub fn with_parts(model: Box<dyn Forward>, vocabulary: Arc<dyn Vocabulary>, limits: Limits) -> Result<Engine> {
+        let info = model.info();
+        check_limits(&limits, &info)?;
+        let (commands, inbox) = mpsc::channel();
+        let usage = Arc::new(RwLock::new(Usage { n_blocks: info.n_blocks, ..Usage::default() }));
+        let worker = Worker::new(model, limits, inbox, Arc::clone(&usage));
+        let thread = std::thread::Builder::new()
+            .name("engine".to_string())
+            .spawn(move || worker.run())
+            .map_err(Error::Thread)?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Engine { inner: Arc::new(Inner { commands, vocabulary, info, limits, usage, thread }) })
+    }
+
+    /// Starts an answer. What is wrong with the request comes as the stream's first and only event.
+    pub fn generate(&self, request: Request) -> Stream {
+        let (sender, events) = mpsc::sync_channel(EVENTS_IN_FLIGHT);
+        let flags = Arc::new(Flags::default());
+        let outbox = Outbox::new(sender.clone(), Arc::clone(&flags));
+        let sent = self.sequence(request, outbox).and_then(|sequence| self.send(Command::Run(Box::new(sequence))));
+        if let Err(error) = sent {
+            // The channel is empty and its reader is alive: this cannot fail.
+            let _ = sender.try_send(Event::Error(error));
+        }
+        Stream::new(events, flags, self.inner.commands.clone())
+    }
+
+    /// Computes the logits of rows `from..` of `tokens` and hands them to `rows` in blocks: the index of the block's
+    /// first row, and its values, `[n, n_vocab]`. Row `i` is the prediction after `tokens[..=i]`. The blocks are a few
+    /// MiB each, whatever the length and the vocabulary. `rows` runs on the calling thread and may break off.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `rows` broke off; those of a request; those of the model.
+    pub fn logits(
+        &self,
+        tokens: &[u32],
+        from: usize,
+        mut rows: impl FnMut(usize, &[f32]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.check_tokens(tokens)?;
+        let (sender, blocks) = mpsc::sync_channel(BLOCKS_IN_FLIGHT);
+        let (recycle, used) = mpsc::channel();
+        let scoring = Scoring::new(from, sender, used);
+        self.send(Command::Run(Box::new(Sequence::new(tokens.to_vec(), Task::Score(scoring)))))?;
+        let mut row = from;
+        while row < tokens.len() {
+            let block: Vec<f32> = blocks.recv().map_err(|_| Error::Stopped)??;
+            self.send(Command::Wake)?;
+            if rows(row, &block).is_break() {
+                return Err(Error::Interrupted);
+            }
+            row += (block.len() / self.inner.info.n_vocab).max(1);
+            let _ = recycle.send(block);
+        }
+        Ok(())
+    }
+
+    /// Measures prefill and decode speed without sampling, once nothing else runs. Cached prefixes may be dropped.
+    ///
+    /// # Errors
+    /// [`Error::CacheTooSmall`] when the cache does not hold the sequences.
+    pub fn bench(&self, request: &BenchRequest) -> Result<BenchTimings> {
+        if request.parallel == 0 {
+            return Err(Error::Config { name: "parallel", problem: "must be at least 1".to_string() });
+        }
+        self.ask(|reply| Command::Bench(request.clone(), reply))?
+    }
+
+    /// How many of these tokens are in the cache now: what a request for them would not have to compute, its last
+    /// token aside.
+    pub fn cached_prefix(&self, tokens: &[u32]) -> Result<usize> {
+        self.ask(|reply| Command::CachedPrefix(tokens.to_vec(), reply))
+    }
+
+    /// Forgets all cached prefixes.
+    pub fn forget(&self) -> Result<()> {
+        self.send(Command::Forget)
+    }
+
+    /// Facts about model, cache and device.
+    pub fn info(&self) -> &Info {
+        &self.inner.info
+    }
+
+    /// The limits it was started with.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Tokens that one sequence may have, prompt and answer.
+    pub fn context(&self) -> usize {
+        self.inner.limits.context
+    }
+
+    /// What it holds and does at this moment.
+    pub fn usage(&self) -> Usage {
+        *self.inner.usage.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        self.inner.commands.send(command).map_err(|_| Error::Stopped)
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T> {
+        let (reply, answer): (SyncSender<T>, Receiver<T>) = mpsc::sync_channel(1);
+        self.send(command(reply))?;
+        answer.recv().map_err(|_| Error::Stopped)
+    }
+
+    fn sequence(&self, request: Request, outbox: Outbox) -> Result<Sequence> {
+        self.check_tokens(&request.tokens)?;
+        let mut chain = Chain::new(&request.sampling)?;
+        request.tokens.iter().for_each(|&token| chain.accept(token));
+        let generation = Generation::new(
+            &request,
+            chain,
+            Arc::clone(&self.inner.vocabulary),
+            self.inner.limits.context,
+            outbox,
+            Instant::now(),
+        );
+        Ok(Sequence::new(request.tokens, Task::Generate(Box::new(generation))))
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let (limit, n_vocab) = (self.inner.limits.context, self.inner.info.n_vocab);
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if tokens.len() > limit {
+            return Err(Error::ContextOverflow { prompt: tokens.len(), limit });
+        }
+        match tokens.iter().position(|&id| id as usize >= n_vocab) {
+            Some(position) => Err(Error::TokenOutOfRange { id: tokens[position], position, n_vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_limits(limits: &Limits, info: &Info) -> Result<()> {
+    let rows: [(&'static str, usize, usize, &str); 3] = [
+        ("context", limits.context, info.cache_positions(), "positions of the KV cache"),
+        ("prefill_chunk", limits.prefill_chunk, info.max_rows, "rows that the model takes in a pass"),
+        ("max_sequences", limits.max_sequences, info.max_rows.min(info.max_logits), "rows that the model takes in a pass"),
+    ];
+    for (name, value, most, what) in rows {
+        if value == 0 {
+            return Err(Error::Config { name, problem: "must be at least 1".to_string() });
+        }
+        if value > most {
+            return Err(Error::Config { name, problem: format!("{value} is more than the {most} {what}") });
+        }
+    }
+    if info.n_vocab == 0 {
+        return Err(Error::Config { name: "n_vocab", problem: "the model has no vocabulary".to_string() });
+    }
+    Ok(())
+}

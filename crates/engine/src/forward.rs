@@ -1,0 +1,77 @@
+//! The two things that the worker needs from below, as traits: numbers for tokens, and text for tokens. The real ones
+//! are `model`'s decoder with its cache and `text`'s tokenizer; tests script their own.
+
+use crate::Result;
+use compute::{DeviceInfo, KV_BLOCK};
+
+/// One pass: what `model` calls a batch.
+pub type Batch = model::Batch;
+
+/// A model with its KV cache: gives the logits of the rows asked for.
+pub trait Forward: Send {
+    /// Facts that stay as they are.
+    fn info(&self) -> Info;
+
+    /// Computes all rows of `batch`, writes their K and V to the cache, and returns the logits of the rows named in
+    /// `batch.logits`, `[batch.logits.len(), n_vocab]`.
+    fn forward(&mut self, batch: &Batch) -> Result<&[f32]>;
+
+    /// Makes the cache anew after a panic. What it held is lost.
+    fn reset(&mut self) -> Result<()>;
+}
+
+/// Facts about the model that the engine runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Tokens in the vocabulary: the width of a row of logits.
+    pub n_vocab: usize,
+    /// The window the model was made for, in tokens.
+    pub trained_context: usize,
+    /// Blocks of [`KV_BLOCK`] positions in the cache.
+    pub n_blocks: usize,
+    /// Rows that a pass may have.
+    pub max_rows: usize,
+    /// Rows of a pass that may ask for logits.
+    pub max_logits: usize,
+    /// Bytes of the KV cache when full.
+    pub kv_bytes: u64,
+    /// Bytes of the weights on the device.
+    pub weights_bytes: u64,
+    /// Bytes of the buffers of a pass.
+    pub scratch_bytes: u64,
+    /// Where it runs.
+    pub device: DeviceInfo,
+}
+
+impl Info {
+    /// Positions that the cache holds.
+    pub fn cache_positions(&self) -> usize {
+        self.n_blocks.saturating_mul(KV_BLOCK)
+    }
+
+    /// Bytes of one block of the cache.
+    pub fn block_bytes(&self) -> u64 {
+        self.kv_bytes / (self.n_blocks.max(1) as u64)
+    }
+}
+
+/// Turns generated tokens into text.
+pub trait Vocabulary: Send + Sync {
+    /// A decoder for one answer, told the prompt it continues where the text depends on it.
+    fn text_stream(&self) -> Box<dyn TextStream>;
+
+    /// The tokens that end an answer.
+    fn end_of_generation(&self) -> &[u32];
+
+    /// Whether a token is a control token: structure, not text.
+    fn is_control(&self, id: u32) -> bool;
+}
+
+/// Text of tokens that arrive one by one: never half a character.
+pub trait TextStream: Send {
+    /// The text that is complete with this token.
+    fn push(&mut self, id: u32) -> String;
+
+    /// What is left at the end.
+    fn finish(&mut self) -> String;
+}

@@ -1,0 +1,348 @@
+//! One request in progress: its tokens, its blocks, and what is done with its logits. Knows nothing of other sequences.
+
+use crate::{
+    Error, Event, FinishReason, Request, Result, Stats, TextStream, Vocabulary,
+    event::Flags,
+    sample::Chain,
+    stop::StopMatcher,
+};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, SyncSender, TrySendError},
+    },
+    time::Instant,
+};
+
+/// A sequence of tokens being computed.
+pub(crate) struct Sequence {
+    /// Prompt, then what was generated.
+    pub(crate) tokens: Vec<u32>,
+    /// Positions whose keys and values are in the cache.
+    pub(crate) n_computed: usize,
+    /// Its blocks of the cache.
+    pub(crate) blocks: Vec<u32>,
+    /// Its passes are its own until this many positions are computed (after a pass with others failed).
+    pub(crate) alone_until: usize,
+    /// What its logits are for.
+    pub(crate) task: Task,
+}
+
+/// What a sequence's logits are for.
+pub(crate) enum Task {
+    /// An answer is sampled from them.
+    Generate(Box<Generation>),
+    /// They are handed out.
+    Score(Scoring),
+}
+
+impl Sequence {
+    pub(crate) fn new(tokens: Vec<u32>, task: Task) -> Self {
+        Sequence { tokens, n_computed: 0, blocks: Vec::new(), alone_until: 0, task }
+    }
+
+    /// Rows still to compute before there is something to decide.
+    pub(crate) fn remaining(&self) -> usize {
+        self.tokens.len() - self.n_computed
+    }
+
+    /// Positions that may come from the cache: the rows whose logits are wanted must be computed.
+    pub(crate) fn most_reusable(&self) -> usize {
+        let last = self.tokens.len().saturating_sub(1);
+        match &self.task {
+            Task::Generate(_) => last,
+            Task::Score(scoring) => scoring.from.min(last),
+        }
+    }
+
+    /// Whether it can use a pass now; not when its reader is behind.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.task {
+            Task::Generate(generation) => generation.outbox.queue.is_empty(),
+            Task::Score(scoring) => scoring.pending.is_none(),
+        }
+    }
+
+    /// Of the next `rows` rows, those whose logits are wanted.
+    pub(crate) fn wanted_logits(&self, rows: usize) -> Range<usize> {
+        match &self.task {
+            Task::Generate(_) if rows == self.remaining() => rows.saturating_sub(1)..rows,
+            Task::Generate(_) => rows..rows,
+            Task::Score(scoring) => scoring.from.saturating_sub(self.n_computed).min(rows)..rows,
+        }
+    }
+
+    /// Rows of one pass at most, if `max_logits` of them may want logits.
+    pub(crate) fn most_rows(&self, max_logits: usize) -> usize {
+        match &self.task {
+            Task::Generate(_) => usize::MAX,
+            Task::Score(scoring) => scoring.from.saturating_sub(self.n_computed) + max_logits,
+        }
+    }
+
+    /// Whether nobody wants its result any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match &self.task {
+            Task::Generate(generation) => generation.outbox.flags.cancelled.load(Ordering::SeqCst),
+            Task::Score(scoring) => scoring.abandoned,
+        }
+    }
+}
+
+/// Sends events without ever waiting: what the channel does not take is kept.
+pub(crate) struct Outbox {
+    events: SyncSender<Event>,
+    queue: VecDeque<Event>,
+    flags: Arc<Flags>,
+}
+
+impl Outbox {
+    pub(crate) fn new(events: SyncSender<Event>, flags: Arc<Flags>) -> Self {
+        Outbox { events, queue: VecDeque::new(), flags }
+    }
+
+    /// Sends, or keeps for later, in order.
+    pub(crate) fn send(&mut self, event: Event) {
+        self.queue.push_back(event);
+        self.flush();
+    }
+
+    /// Sends if there is room now: for events that may be missed.
+    fn offer(&mut self, event: Event) {
+        if self.queue.is_empty() {
+            let _ = self.events.try_send(event);
+        }
+    }
+
+    /// Sends what was kept. True when nothing is left.
+    pub(crate) fn flush(&mut self) -> bool {
+        let mut warned = false;
+        while let Some(event) = self.queue.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) => {
+                    self.flags.cancelled.store(true, Ordering::SeqCst);
+                    self.queue.clear();
+                }
+                Err(TrySendError::Full(event)) => {
+                    self.queue.push_front(event);
+                    if warned {
+                        return false;
+                    }
+                    // The reader may have emptied the channel before it could see the flag: look once more.
+                    self.flags.stalled.store(true, Ordering::SeqCst);
+                    warned = true;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// An answer being generated.
+pub(crate) struct Generation {
+    chain: Chain,
+    text: Box<dyn TextStream>,
+    stops: StopMatcher,
+    vocabulary: Arc<dyn Vocabulary>,
+    n_prompt: usize,
+    n_cached: Option<usize>,
+    max_tokens: usize,
+    context: usize,
+    ignore_eos: bool,
+    show_control: bool,
+    outbox: Outbox,
+    asked: Instant,
+    started: Option<Instant>,
+    prefilled: Option<Instant>,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    completion_tokens: usize,
+}
+
+impl Generation {
+    pub(crate) fn new(
+        request: &Request,
+        chain: Chain,
+        vocabulary: Arc<dyn Vocabulary>,
+        context: usize,
+        outbox: Outbox,
+        asked: Instant,
+    ) -> Self {
+        Generation {
+            chain,
+            text: vocabulary.text_stream(),
+            stops: StopMatcher::new(&request.stop),
+            vocabulary,
+            n_prompt: request.tokens.len(),
+            n_cached: None,
+            max_tokens: request.max_tokens.unwrap_or(usize::MAX),
+            context,
+            ignore_eos: request.ignore_eos,
+            show_control: request.show_control,
+            outbox,
+            asked,
+            started: None,
+            prefilled: None,
+            first: None,
+            last: None,
+            completion_tokens: 0,
+        }
+    }
+
+    /// Work begins, or begins again after the sequence was set aside.
+    pub(crate) fn begin(&mut self, n_cached: usize) {
+        if self.n_cached.is_none() {
+            self.n_cached = Some(n_cached);
+            self.started = Some(Instant::now());
+            self.outbox.offer(Event::Prefill { done: n_cached, total: self.n_prompt, cached: n_cached });
+        }
+    }
+
+    /// A part of the prompt is computed.
+    pub(crate) fn progress(&mut self, n_computed: usize) {
+        if self.prefilled.is_none() {
+            let (total, cached) = (self.n_prompt, self.n_cached.unwrap_or(0));
+            self.outbox.offer(Event::Prefill { done: n_computed.min(total), total, cached });
+        }
+    }
+
+    /// Decides what follows from the logits after the last token: appends the next one to `tokens`, or says why the
+    /// answer ends.
+    pub(crate) fn advance(&mut self, tokens: &mut Vec<u32>, logits: &[f32]) -> Result<Option<FinishReason>> {
+        let now = Instant::now();
+        self.prefilled.get_or_insert(now);
+        if let Some(reason) = self.limit(tokens.len()) {
+            return Ok(Some(self.ended(reason)));
+        }
+        let position = tokens.len().saturating_sub(1);
+        let id = self.chain.choose(logits).ok_or(Error::NoFiniteLogits { position })?;
+        self.first.get_or_insert(now);
+        if !self.ignore_eos && self.vocabulary.end_of_generation().contains(&id) {
+            return Ok(Some(self.ended(FinishReason::Stop)));
+        }
+        self.chain.accept(id);
+        tokens.push(id);
+        self.completion_tokens += 1;
+        self.last = Some(now);
+        let hidden = !self.show_control && self.vocabulary.is_control(id);
+        let piece = if hidden { String::new() } else { self.text.push(id) };
+        let released = self.stops.push(piece);
+        let mut text = released.text;
+        let reason = if released.stopped { Some(FinishReason::Stop) } else { self.limit(tokens.len()) };
+        if reason.is_some() && !released.stopped {
+            text += &self.rest();
+        }
+        self.outbox.send(Event::Token { id, text });
+        Ok(reason)
+    }
+
+    /// The answer ends without a further token: brings out the text held back.
+    pub(crate) fn ended(&mut self, reason: FinishReason) -> FinishReason {
+        let text = self.rest();
+        if !text.is_empty() {
+            self.outbox.send(Event::Text { text });
+        }
+        reason
+    }
+
+    /// The last event. Gives back the outbox, which may still have to be emptied.
+    pub(crate) fn done(mut self, reason: FinishReason, tokens: &[u32], kv_bytes: u64) -> Outbox {
+        let seconds = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+            (Some(from), Some(to)) => to.duration_since(from).as_secs_f64(),
+            _ => 0.0,
+        };
+        let stats = Stats {
+            prompt_tokens: self.n_prompt,
+            cached_tokens: self.n_cached.unwrap_or(0),
+            completion_tokens: self.completion_tokens,
+            prefill_s: seconds(self.started, self.prefilled),
+            decode_s: seconds(self.first, self.last),
+            ttft_s: seconds(Some(self.asked), self.first),
+            seed: self.chain.seed(),
+            kv_bytes,
+            context_used: tokens.len(),
+        };
+        self.outbox.send(Event::Done { reason, stats });
+        self.outbox
+    }
+
+    /// The last event of a failed request; the text held back comes before it.
+    pub(crate) fn failed(mut self, error: Error) -> Outbox {
+        self.ended(FinishReason::Error);
+        self.outbox.send(Event::Error(error));
+        self.outbox
+    }
+
+    /// Sends what the reader had no room for.
+    pub(crate) fn flush(&mut self) -> bool {
+        self.outbox.flush()
+    }
+
+    fn limit(&self, n_tokens: usize) -> Option<FinishReason> {
+        if self.completion_tokens >= self.max_tokens {
+            Some(FinishReason::Length)
+        } else {
+            (n_tokens >= self.context).then_some(FinishReason::Context)
+        }
+    }
+
+    /// Text still held back by the decoder and the stop matcher.
+    fn rest(&mut self) -> String {
+        let tail = self.text.finish();
+        let released = self.stops.push(tail);
+        if released.stopped { released.text } else { released.text + &self.stops.finish() }
+    }
+}
+
+/// Logits being handed out.
+pub(crate) struct Scoring {
+    /// First row that is wanted.
+    from: usize,
+    blocks: SyncSender<Result<Vec<f32>>>,
+    /// Buffers that the reader has done with.
+    used: Receiver<Vec<f32>>,
+    /// A block that the channel had no room for.
+    pending: Option<Vec<f32>>,
+    abandoned: bool,
+}
+
+impl Scoring {
+    pub(crate) fn new(from: usize, blocks: SyncSender<Result<Vec<f32>>>, used: Receiver<Vec<f32>>) -> Self {
+        Scoring { from, blocks, used, pending: None, abandoned: false }
+    }
+
+    /// Hands out a block of rows.
+    pub(crate) fn send(&mut self, logits: &[f32]) {
+        let mut block = self.used.try_recv().unwrap_or_default();
+        block.clear();
+        block.extend_from_slice(logits);
+        self.pending = Some(block);
+        self.flush();
+    }
+
+    /// Hands out the block kept. True when nothing is left.
+    pub(crate) fn flush(&mut self) -> bool {
+        let Some(block) = self.pending.take() else { return true };
+        match self.blocks.try_send(Ok(block)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(Ok(block))) => {
+                self.pending = Some(block);
+                false
+            }
+            Err(_) => {
+                self.abandoned = true;
+                true
+            }
+        }
+    }
+
+    /// Tells the reader that there will be no more.
+    pub(crate) fn failed(self, error: Error) {
+        // Full means that the reader still has blocks to take, and then sees the channel closed.
+        let _ = self.blocks.try_send(Err(error));
+    }
+}
