@@ -129,19 +129,20 @@ impl Engine {
         mut rows: impl FnMut(usize, &[f32]) -> ControlFlow<()>,
     ) -> Result<()> {
         self.check_tokens(tokens)?;
-        let (sender, blocks) = mpsc::sync_channel(BLOCKS_IN_FLIGHT);
+        let (sender, blocks) = mpsc::channel();
         let (recycle, used) = mpsc::channel();
-        let scoring = Scoring::new(from, sender, used);
+        let scoring = Scoring::new(from, BLOCKS_IN_FLIGHT, sender, used);
         self.send(Command::Run(Box::new(Sequence::new(tokens.to_vec(), Task::Score(scoring)))))?;
         let mut row = from;
         while row < tokens.len() {
             let block: Vec<f32> = blocks.recv().map_err(|_| Error::Stopped)??;
-            self.send(Command::Wake)?;
             if rows(row, &block).is_break() {
                 return Err(Error::Interrupted);
             }
             row += (block.len() / self.inner.info.n_vocab).max(1);
+            // The worker is done with this sequence when it does not take the buffer any more.
             let _ = recycle.send(block);
+            self.send(Command::Wake)?;
         }
         Ok(())
     }
@@ -232,7 +233,12 @@ fn check_limits(limits: &Limits, info: &Info) -> Result<()> {
     let rows: [(&'static str, usize, usize, &str); 3] = [
         ("context", limits.context, info.cache_positions(), "positions of the KV cache"),
         ("prefill_chunk", limits.prefill_chunk, info.max_rows, "rows that the model takes in a pass"),
-        ("max_sequences", limits.max_sequences, info.max_rows.min(info.max_logits), "rows that the model takes in a pass"),
+        (
+            "max_sequences",
+            limits.max_sequences,
+            info.max_rows.min(info.max_logits),
+            "rows that the model takes in a pass",
+        ),
     ];
     for (name, value, most, what) in rows {
         if value == 0 {

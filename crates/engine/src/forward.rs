@@ -57,7 +57,7 @@ impl Info {
 
 /// Turns generated tokens into text.
 pub trait Vocabulary: Send + Sync {
-    /// A decoder for one answer, told the prompt it continues where the text depends on it.
+    /// A decoder for the text of one answer.
     fn text_stream(&self) -> Box<dyn TextStream>;
 
     /// The tokens that end an answer.

@@ -6,26 +6,27 @@
 //!
 //! Where things are: [`Engine`] (the handle), `worker` (the thread), `scheduler` (which rows go into the next pass),
 //! `blocks` (who owns which KV block), `sequence` (one request in progress), [`sample`] (the chain), `stop` (stop
-//! strings), [`window`] (what fits), [`Stats`].
+//! strings), [`Stats`].
 #![forbid(unsafe_code)]
 
+mod bench;
 mod blocks;
 mod engine;
 mod error;
 mod event;
 mod forward;
+mod pass;
 mod request;
 pub mod sample;
 mod scheduler;
 mod sequence;
 mod stats;
 mod stop;
-pub mod window;
 mod worker;
 
-pub use engine::{Engine, EngineConfig, Limits, Usage};
+pub use engine::{Engine, Limits, Usage};
 pub use error::{Error, Result};
 pub use event::{Canceller, Event, FinishReason, Stream};
-pub use forward::{Forward, Info, TextStream, Vocabulary};
+pub use forward::{Batch, Forward, Info, TextStream, Vocabulary};
 pub use request::{BenchRequest, BenchTimings, Request, Sampling};
 pub use stats::Stats;

@@ -78,7 +78,7 @@ mod tests {
         check(&[(50, ALL, false), (1, ALL, false)], 8, &[7, 1]);
         // Prefills share evenly, and leftovers are used.
         check(&[(50, ALL, false), (50, ALL, false)], 8, &[4, 4]);
-        check(&[(50, ALL, false), (2, ALL, false), (50, ALL, false)], 9, &[4, 2, 3]);
+        check(&[(50, ALL, false), (2, ALL, false), (50, ALL, false)], 9, &[3, 2, 4]);
         check(&[(3, ALL, false), (50, ALL, false)], 8, &[3, 5]);
         // A limit of its own.
         check(&[(50, 3, false), (50, ALL, false)], 8, &[3, 5]);

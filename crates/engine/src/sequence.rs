@@ -1,9 +1,7 @@
 //! One request in progress: its tokens, its blocks, and what is done with its logits. Knows nothing of other sequences.
 
 use crate::{
-    Error, Event, FinishReason, Request, Result, Stats, TextStream, Vocabulary,
-    event::Flags,
-    sample::Chain,
+    Error, Event, FinishReason, Request, Result, Stats, TextStream, Vocabulary, event::Flags, sample::Chain,
     stop::StopMatcher,
 };
 use std::{
@@ -12,7 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering,
-        mpsc::{Receiver, SyncSender, TrySendError},
+        mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError},
     },
     time::Instant,
 };
@@ -62,7 +60,7 @@ impl Sequence {
     pub(crate) fn is_ready(&self) -> bool {
         match &self.task {
             Task::Generate(generation) => generation.outbox.queue.is_empty(),
-            Task::Score(scoring) => scoring.pending.is_none(),
+            Task::Score(scoring) => scoring.credit > 0,
         }
     }
 
@@ -298,51 +296,58 @@ impl Generation {
     }
 }
 
-/// Logits being handed out.
+/// Logits being handed out, block by block.
 pub(crate) struct Scoring {
-    /// First row that is wanted.
+    /// First row that is wanted and not yet handed out.
     from: usize,
-    blocks: SyncSender<Result<Vec<f32>>>,
+    blocks: Sender<Result<Vec<f32>>>,
     /// Buffers that the reader has done with.
     used: Receiver<Vec<f32>>,
-    /// A block that the channel had no room for.
-    pending: Option<Vec<f32>>,
+    spare: Vec<Vec<f32>>,
+    /// Blocks that may still be sent before the reader gives one back.
+    credit: usize,
     abandoned: bool,
 }
 
 impl Scoring {
-    pub(crate) fn new(from: usize, blocks: SyncSender<Result<Vec<f32>>>, used: Receiver<Vec<f32>>) -> Self {
-        Scoring { from, blocks, used, pending: None, abandoned: false }
+    pub(crate) fn new(
+        from: usize,
+        in_flight: usize,
+        blocks: Sender<Result<Vec<f32>>>,
+        used: Receiver<Vec<f32>>,
+    ) -> Self {
+        Scoring { from, blocks, used, spare: Vec::new(), credit: in_flight, abandoned: false }
     }
 
-    /// Hands out a block of rows.
-    pub(crate) fn send(&mut self, logits: &[f32]) {
-        let mut block = self.used.try_recv().unwrap_or_default();
-        block.clear();
-        block.extend_from_slice(logits);
-        self.pending = Some(block);
-        self.flush();
-    }
-
-    /// Hands out the block kept. True when nothing is left.
-    pub(crate) fn flush(&mut self) -> bool {
-        let Some(block) = self.pending.take() else { return true };
-        match self.blocks.try_send(Ok(block)) {
-            Ok(()) => true,
-            Err(TrySendError::Full(Ok(block))) => {
-                self.pending = Some(block);
-                false
-            }
-            Err(_) => {
-                self.abandoned = true;
-                true
+    /// Takes back what the reader has done with.
+    pub(crate) fn collect(&mut self) {
+        loop {
+            match self.used.try_recv() {
+                Ok(block) => {
+                    self.credit += 1;
+                    self.spare.push(block);
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.abandoned = true;
+                    break;
+                }
             }
         }
     }
 
+    /// Hands out the rows before `n_computed`.
+    pub(crate) fn send(&mut self, logits: &[f32], n_computed: usize) {
+        let mut block = self.spare.pop().unwrap_or_default();
+        block.clear();
+        block.extend_from_slice(logits);
+        self.from = n_computed;
+        self.credit = self.credit.saturating_sub(1);
+        self.abandoned |= self.blocks.send(Ok(block)).is_err();
+    }
+
     /// Tells the reader that there will be no more.
     pub(crate) fn failed(self, error: Error) {
-        // Full means that the reader still has blocks to take, and then sees the channel closed.
-        let _ = self.blocks.try_send(Err(error));
+        let _ = self.blocks.send(Err(error));
     }
 }

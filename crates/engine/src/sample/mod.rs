@@ -77,11 +77,7 @@ impl Chain {
         for link in &mut self.links {
             link.apply(&mut self.candidates);
         }
-        if self.greedy {
-            self.candidates.best().map(|best| best.id)
-        } else {
-            self.candidates.draw(self.rng.next_f64())
-        }
+        if self.greedy { self.candidates.best().map(|best| best.id) } else { self.candidates.draw(self.rng.next_f64()) }
     }
 
     /// Tells the links about a token: every one of the prompt first, then every chosen one.
@@ -98,12 +94,7 @@ mod tests {
 
     /// Draws `n` tokens and compares their frequencies with the expected probabilities.
     fn check(change: fn(&mut Sampling), logits: &[f32], expected: &[f64]) {
-        let mut sampling = Sampling {
-            temperature: 1.0,
-            top_p: 1.0,
-            seed: Some(42),
-            ..Sampling::default()
-        };
+        let mut sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: Some(42), ..Sampling::default() };
         change(&mut sampling);
         let mut chain = Chain::new(&sampling).unwrap();
         let n = 20_000;
@@ -137,11 +128,7 @@ mod tests {
         check(|s| s.top_p = 0.01, &four(), &[1.0, 0.0, 0.0, 0.0]);
         check(|s| s.min_p = 0.4, &four(), &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]);
         // Temperature 0.5 squares the probabilities, after the truncation by the unsoftened ones.
-        check(
-            |s| (s.temperature, s.top_p) = (0.5, 0.8),
-            &four(),
-            &[0.25 / 0.335, 0.0625 / 0.335, 0.0225 / 0.335, 0.0],
-        );
+        check(|s| (s.temperature, s.top_p) = (0.5, 0.8), &four(), &[0.25 / 0.335, 0.0625 / 0.335, 0.0225 / 0.335, 0.0]);
         check(|s| s.temperature = 0.0, &four(), &[1.0, 0.0, 0.0, 0.0]);
         check(|_| {}, &[f32::NAN, 0.0, f32::INFINITY, 0.0], &[0.0, 0.5, 0.0, 0.5]);
     }

@@ -1,0 +1,102 @@
+//! The measurements behind `bench`: the same passes as real work, with arbitrary tokens and without sampling.
+
+use crate::{BenchRequest, BenchTimings, Error, Forward, Info, Limits, Result, blocks::Blocks, pass::Pass};
+use std::time::Instant;
+
+/// Measures prefill, then decoding, each at the same depth.
+pub(crate) fn run(
+    request: &BenchRequest,
+    model: &mut dyn Forward,
+    info: &Info,
+    limits: &Limits,
+    blocks: &mut Blocks,
+    pass: &mut Pass,
+) -> Result<BenchTimings> {
+    let longest = request.depth.saturating_add(request.prompt_tokens.max(request.gen_tokens));
+    if longest > limits.context {
+        return Err(Error::ContextOverflow { prompt: longest, limit: limits.context });
+    }
+    if request.parallel > info.max_rows.min(info.max_logits) {
+        let problem = format!("{} is more than the rows of a pass", request.parallel);
+        return Err(Error::Config { name: "parallel", problem });
+    }
+    let mut lists = vec![Vec::new(); request.parallel];
+    let enough = lists.iter_mut().all(|list| blocks.grow(list, longest));
+    let measured = if enough {
+        let mut bench = Bench { model, pass, lists: &lists, n_vocab: info.n_vocab, chunk: limits.prefill_chunk };
+        bench.measure(request)
+    } else {
+        let needed = longest.div_ceil(compute::KV_BLOCK).saturating_mul(compute::KV_BLOCK);
+        let needed = needed.saturating_mul(request.parallel);
+        Err(Error::CacheTooSmall { needed, available: info.cache_positions() })
+    };
+    lists.into_iter().for_each(|list| blocks.release(list));
+    measured
+}
+
+struct Bench<'a> {
+    model: &'a mut dyn Forward,
+    pass: &'a mut Pass,
+    lists: &'a [Vec<u32>],
+    n_vocab: usize,
+    chunk: usize,
+}
+
+impl Bench<'_> {
+    fn measure(&mut self, request: &BenchRequest) -> Result<BenchTimings> {
+        let mut timings = BenchTimings::default();
+        self.prefill(0, request.depth)?;
+        let start = Instant::now();
+        self.prefill(request.depth, request.depth + request.prompt_tokens)?;
+        if request.prompt_tokens > 0 {
+            timings.prefill_s = start.elapsed().as_secs_f64();
+        }
+        let start = Instant::now();
+        for position in request.depth..request.depth + request.gen_tokens {
+            self.decode(position)?;
+        }
+        if request.gen_tokens > 0 {
+            timings.decode_s = start.elapsed().as_secs_f64();
+        }
+        Ok(timings)
+    }
+
+    /// Computes positions `from..to` of every sequence, passes filled across sequences.
+    fn prefill(&mut self, from: usize, to: usize) -> Result<()> {
+        let mut tokens = Vec::with_capacity(self.chunk);
+        let (mut sequence, mut position) = (0, from);
+        while from < to && sequence < self.lists.len() {
+            self.pass.clear();
+            let mut room = self.chunk;
+            while room > 0 && sequence < self.lists.len() {
+                let n = (to - position).min(room);
+                tokens.clear();
+                tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
+                self.pass.add(&tokens, position, &self.lists[sequence], position + n == to);
+                (room, position) = (room - n, position + n);
+                if position == to {
+                    (sequence, position) = (sequence + 1, from);
+                }
+            }
+            self.model.forward(&self.pass.batch)?;
+        }
+        Ok(())
+    }
+
+    /// Computes one position of every sequence.
+    fn decode(&mut self, position: usize) -> Result<()> {
+        self.pass.clear();
+        for (sequence, list) in self.lists.iter().enumerate() {
+            let token = self.token(sequence, position);
+            self.pass.add(&[token], position, list, true);
+        }
+        self.model.forward(&self.pass.batch)?;
+        Ok(())
+    }
+
+    /// Any tokens will do, but not always the same one: embedding rows and experts should be those of real text.
+    fn token(&self, sequence: usize, position: usize) -> u32 {
+        let mixed = (sequence as u64 * 7919 + position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        (mixed % self.n_vocab as u64) as u32
+    }
+}

@@ -1,0 +1,60 @@
+//! The real model behind [`Forward`]: a decoder and its cache.
+
+use crate::{
+    Error, Result,
+    forward::{Batch, Forward, Info},
+};
+use compute::{KvCache, KvType};
+use model::Decoder;
+
+/// A decoder with the cache made for it.
+pub(crate) struct Loaded {
+    decoder: Decoder,
+    /// None only if a cache could not be made anew.
+    cache: Option<KvCache>,
+    info: Info,
+    kv_type: KvType,
+    n_positions: usize,
+}
+
+impl Loaded {
+    /// Makes a cache of `n_positions` positions for the decoder.
+    pub(crate) fn new(decoder: Decoder, n_positions: usize, kv_type: KvType) -> Result<Self> {
+        let cache = decoder.new_cache(n_positions, kv_type).map_err(failed)?;
+        let memory = decoder.memory();
+        let info = Info {
+            n_vocab: decoder.hyper().n_vocab,
+            trained_context: decoder.hyper().context_length,
+            n_blocks: cache.spec().n_blocks,
+            max_rows: decoder.max_rows(),
+            max_logits: decoder.max_rows(),
+            kv_bytes: cache.bytes() as u64,
+            weights_bytes: memory.weights_bytes.saturating_add(memory.mapped_bytes),
+            scratch_bytes: memory.scratch_bytes,
+            device: decoder.device().info(),
+        };
+        Ok(Loaded { decoder, cache: Some(cache), info, kv_type, n_positions })
+    }
+}
+
+impl Forward for Loaded {
+    fn info(&self) -> Info {
+        self.info.clone()
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
+        let cache = self.cache.as_mut().ok_or_else(|| Error::Model("there is no KV cache".into()))?;
+        self.decoder.forward(batch, cache).map_err(failed)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        // Two caches at once might not fit: the old one goes before the new one comes.
+        self.cache = None;
+        self.cache = Some(self.decoder.new_cache(self.n_positions, self.kv_type).map_err(failed)?);
+        Ok(())
+    }
+}
+
+fn failed(error: model::Error) -> Error {
+    Error::Model(Box::new(error))
+}

@@ -1,0 +1,102 @@
+//! The next pass: which sequence has which rows of it, and the batch made of them. Its memory is reused, so that
+//! decoding allocates nothing here.
+
+use crate::{
+    forward::Batch,
+    scheduler::{self, Want},
+    sequence::Sequence,
+};
+use compute::SequenceRows;
+use std::ops::Range;
+
+/// One pass over the model.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// Rows of each running sequence.
+    pub(crate) rows: Vec<usize>,
+    /// The rows of `batch.logits` that belong to each running sequence.
+    pub(crate) logits: Vec<Range<usize>>,
+    /// What the model gets.
+    pub(crate) batch: Batch,
+    wants: Vec<Option<Want>>,
+    /// Entries of earlier batches, kept for the memory of their block lists.
+    spare: Vec<SequenceRows>,
+}
+
+impl Pass {
+    /// Decides which of the running sequences get how many rows. `max_logits`: rows with logits in a pass.
+    pub(crate) fn plan(&mut self, running: &[Sequence], max_rows: usize, max_logits: usize) {
+        self.wants.clear();
+        let mut scoring = false;
+        for sequence in running {
+            let most = sequence.most_rows(max_logits);
+            // One scoring sequence at a time: two together would ask for too many rows with logits.
+            let second = scoring && most != usize::MAX;
+            scoring |= most != usize::MAX;
+            let want =
+                Want { remaining: sequence.remaining(), most, alone: sequence.n_computed < sequence.alone_until };
+            self.wants.push((sequence.is_ready() && !second).then_some(want));
+        }
+        scheduler::plan(&self.wants, max_rows, &mut self.rows);
+    }
+
+    /// Whether there is nothing to compute.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.iter().all(|&rows| rows == 0)
+    }
+
+    /// Sequences in it.
+    pub(crate) fn n_sequences(&self) -> usize {
+        self.rows.iter().filter(|&&rows| rows > 0).count()
+    }
+
+    /// Fills the batch as planned.
+    pub(crate) fn fill(&mut self, running: &[Sequence]) {
+        self.clear();
+        for (sequence, &rows) in running.iter().zip(&self.rows) {
+            let from = sequence.n_computed;
+            let wanted = sequence.wanted_logits(rows);
+            let first = self.batch.tokens.len();
+            let n_logits = self.batch.logits.len();
+            self.batch.logits.extend(wanted.map(|row| (first + row) as u32));
+            self.logits.push(n_logits..self.batch.logits.len());
+            if rows > 0 {
+                push_rows(
+                    &mut self.batch,
+                    &mut self.spare,
+                    &sequence.tokens[from..from + rows],
+                    from,
+                    &sequence.blocks,
+                );
+            }
+        }
+    }
+
+    /// Adds rows of a sequence that is not a request (`bench`); the last one wants logits if `logits`.
+    pub(crate) fn add(&mut self, tokens: &[u32], from: usize, blocks: &[u32], logits: bool) {
+        push_rows(&mut self.batch, &mut self.spare, tokens, from, blocks);
+        if logits {
+            self.batch.logits.push((self.batch.tokens.len() - 1) as u32);
+        }
+    }
+
+    /// Empties the batch.
+    pub(crate) fn clear(&mut self) {
+        self.logits.clear();
+        self.batch.tokens.clear();
+        self.batch.logits.clear();
+        self.batch.rows.positions.clear();
+        self.spare.append(&mut self.batch.rows.sequences);
+    }
+}
+
+fn push_rows(batch: &mut Batch, spare: &mut Vec<SequenceRows>, tokens: &[u32], from: usize, blocks: &[u32]) {
+    let first = batch.tokens.len();
+    batch.tokens.extend_from_slice(tokens);
+    batch.rows.positions.extend((from..from + tokens.len()).map(|position| position as u32));
+    let mut entry = spare.pop().unwrap_or_default();
+    entry.rows = first..batch.tokens.len();
+    entry.blocks.clear();
+    entry.blocks.extend_from_slice(blocks);
+    batch.rows.sequences.push(entry);
+}
