@@ -134,7 +134,7 @@ impl DType {
 
     /// Bytes of a row of `len` elements. Error: no whole number of blocks, or too large.
     pub fn row_bytes(self, len: usize) -> Result<usize> {
-        if len % self.block_len() != 0 {
+        if !len.is_multiple_of(self.block_len()) {
             return Err(Error::RaggedRow { len, dtype: self, block: self.block_len() });
         }
         (len / self.block_len())

@@ -66,3 +66,27 @@ fn a_story_model_is_the_same_in_every_type() {
         assert!(error < 0.12, "{} {}: {error}", path.display(), tensor.dtype());
     }
 }
+
+#[test]
+fn encoders_write_the_bytes_that_llama_cpp_writes() {
+    let Some(folder) = fixtures::find("stories260K/gguf") else { return };
+    let exact = Checkpoint::open(&folder.join("stories260K-f32.gguf"), &MAPPED).unwrap();
+    // These have one reference encoder; the K types' depends on the search for scales.
+    for dtype in ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"] {
+        let path = folder.join(format!("stories260K-ff192-{dtype}.gguf"));
+        let quantized = Checkpoint::open(&path, &MAPPED).unwrap();
+        let mut n_compared = 0;
+        for info in quantized.tensors().iter().filter(|info| info.dtype.name() == dtype) {
+            let source = exact.load(&info.name).unwrap();
+            if source.shape() != &info.shape {
+                continue; // the feed-forward, padded in these files
+            }
+            let mut bytes = vec![0; info.bytes as usize];
+            info.dtype.encode(&source.to_f32().unwrap(), &mut bytes).unwrap();
+            let theirs = quantized.load(&info.name).unwrap();
+            assert!(bytes[..] == theirs.bytes()[..], "{} in {dtype}", info.name);
+            n_compared += 1;
+        }
+        assert!(n_compared > 10, "{dtype}: {n_compared}");
+    }
+}

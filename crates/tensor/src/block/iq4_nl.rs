@@ -2,10 +2,15 @@
 //!
 //! Bytes: `d` (2), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
-use super::{decode_blocks, half};
+use super::{
+    decode_blocks, encode_blocks, half,
+    search::{best_scale, extreme, importance, inverse},
+};
 use crate::dtype::Info;
+use half::f16;
 
-pub(crate) const INFO: Info = Info { name: "IQ4_NL", len: 32, bytes: 18, gguf: 20, decode: Some(decode), encode: None };
+pub(crate) const INFO: Info =
+    Info { name: "IQ4_NL", len: 32, bytes: 18, gguf: 20, decode: Some(decode), encode: Some(encode) };
 
 /// The sixteen levels, denser near zero.
 pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -17,5 +22,45 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
             out[j] = d * f32::from(VALUES[usize::from(qs[j] & 15)]);
             out[j + 16] = d * f32::from(VALUES[usize::from(qs[j] >> 4)]);
         }
+    });
+}
+
+/// Between two levels: the nearest one to `v` is the number of these below it.
+const BETWEEN: [f32; 15] = {
+    let mut between = [0.0; 15];
+    let mut i = 0;
+    while i < 15 {
+        between[i] = (VALUES[i] as f32 + VALUES[i + 1] as f32) / 2.0;
+        i += 1;
+    }
+    between
+};
+
+/// Index of the level nearest to `v`.
+pub(super) fn nearest(v: f32) -> u8 {
+    BETWEEN.iter().map(|edge| u8::from(v > *edge)).sum()
+}
+
+/// The scale that fits `x` best: the weight of greatest magnitude is put near either end of the levels.
+pub(super) fn fit_scale(x: &[f32; 32]) -> f32 {
+    let weights = importance(x);
+    let extreme = extreme(x);
+    let steps = (-8..=8i8).map(|step| 1.0 + f32::from(step) * 0.02);
+    let ends = [f32::from(VALUES[0]), f32::from(VALUES[15])];
+    let inverses = steps.flat_map(|step| ends.map(|end| end * step / extreme));
+    best_scale(x, &weights, inverses, |v| f32::from(VALUES[usize::from(nearest(v))]))
+        .unwrap_or(extreme / f32::from(VALUES[0]))
+}
+
+/// The two nibbles of each byte for `x`, at `inverse` levels a unit.
+pub(super) fn nibbles(x: &[f32; 32], inverse: f32) -> [u8; 16] {
+    std::array::from_fn(|j| nearest(x[j] * inverse) | nearest(x[j + 16] * inverse) << 4)
+}
+
+fn encode(values: &[f32], out: &mut [u8]) {
+    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, qs @ ..]: &mut [u8; 18]| {
+        let d = f16::from_f32(fit_scale(x));
+        [*d0, *d1] = d.to_le_bytes();
+        *qs = nibbles(x, inverse(d.to_f32()));
     });
 }

@@ -3,11 +3,16 @@
 //! Bytes: `d` (2), `scales_h` (2: bits `2 * i` are the upper two bits of scale `i`), `scales_l` (4: nibbles), `qs` (128:
 //! per group 16 bytes, whose low nibbles are its weights 0..16 and the high ones 16..32). The levels are IQ4_NL's.
 
-use super::{decode_blocks, half, iq4_nl::VALUES};
+use super::{
+    decode_blocks, encode_blocks, half,
+    iq4_nl::{VALUES, fit_scale, nibbles},
+    search::{inverse, round_scales},
+};
 use crate::dtype::Info;
+use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "IQ4_XS", len: 256, bytes: 136, gguf: 23, decode: Some(decode), encode: None };
+    Info { name: "IQ4_XS", len: 256, bytes: 136, gguf: 23, decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, h0, h1, rest @ ..]: &[u8; 136], out: &mut [f32; 256]| {
@@ -23,5 +28,25 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
                 out[j + 16] = dl * f32::from(VALUES[usize::from(qs[j] >> 4)]);
             }
         }
+    });
+}
+
+/// Scale of each group by search, then rounded to 6 bits of a common step.
+fn encode(values: &[f32], out: &mut [u8]) {
+    encode_blocks(values, out, |x: &[f32; 256], [d0, d1, h0, h1, rest @ ..]: &mut [u8; 136]| {
+        let groups = x.as_chunks::<32>().0;
+        let fits: [f32; 8] = std::array::from_fn(|i| fit_scale(&groups[i]));
+        let (scales, d) = round_scales(&fits, 32);
+        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+        rest.fill(0);
+        let mut high = 0;
+        for (group, x) in groups.iter().enumerate() {
+            let scale = (scales[group] + 32) as u8;
+            rest[group / 2] |= (scale & 15) << (group % 2 * 4);
+            high |= u16::from(scale >> 4) << (2 * group);
+            let qs = nibbles(x, inverse(d * scales[group] as f32));
+            rest[4 + group * 16..][..16].copy_from_slice(&qs);
+        }
+        [*h0, *h1] = high.to_le_bytes();
     });
 }

@@ -4,6 +4,7 @@
 //! its bits are packed. These functions define what the bytes mean; kernels elsewhere may only be faster.
 
 pub(crate) mod plain;
+mod search;
 
 pub(crate) mod iq4_nl;
 pub(crate) mod iq4_xs;
@@ -30,6 +31,17 @@ fn decode_blocks<const B: usize, const L: usize>(
 ) {
     for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         decode(block, out);
+    }
+}
+
+/// Encodes block by block: `L` elements to `B` bytes.
+fn encode_blocks<const B: usize, const L: usize>(
+    values: &[f32],
+    out: &mut [u8],
+    encode: impl Fn(&[f32; L], &mut [u8; B]),
+) {
+    for (block, out) in values.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        encode(block, out);
     }
 }
 

@@ -4,10 +4,15 @@
 //! `d` (2). The low four bits of scale `i` are a nibble of byte `i % 8` (high when `i >= 8`), the upper two bits are bits
 //! `2 * (i / 4)` of byte `8 + i % 4`.
 
-use super::{decode_blocks, half};
+use super::{
+    decode_blocks, encode_blocks, half,
+    search::{levels, scales},
+};
 use crate::dtype::Info;
+use half::f16;
 
-pub(crate) const INFO: Info = Info { name: "Q3_K", len: 256, bytes: 110, gguf: 11, decode: Some(decode), encode: None };
+pub(crate) const INFO: Info =
+    Info { name: "Q3_K", len: 256, bytes: 110, gguf: 11, decode: Some(decode), encode: Some(encode) };
 
 /// Scale of group `i`, still with its offset of 32.
 fn scale(scales: &[u8; 12], i: usize) -> i32 {
@@ -29,6 +34,27 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
             for ((out, q), h) in out.iter_mut().zip(qs).zip(high) {
                 let q = (q >> shift) & 3 | ((h >> bit) & 1) << 2;
                 *out = dl * (i32::from(q) - 4) as f32;
+            }
+        }
+    });
+}
+
+/// Scale of each group by search, then rounded to 6 bits of a common step.
+fn encode(values: &[f32], out: &mut [u8]) {
+    encode_blocks(values, out, |x: &[f32; 256], out: &mut [u8; 110]| {
+        let (scales, d) = scales::<16, 16>(x, 4, 32);
+        out[..108].fill(0);
+        out[108..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        for (group, x) in x.as_chunks::<16>().0.iter().enumerate() {
+            let scale = (scales[group] + 32) as u8;
+            out[96 + group % 8] |= (scale & 15) << (group / 8 * 4);
+            out[104 + group % 4] |= scale >> 4 << (group / 4 * 2);
+            let qs = levels(x, d * scales[group] as f32, 4);
+            let (shift, bit) = (group % 8 / 2 * 2, group / 2);
+            for (l, q) in qs.into_iter().enumerate() {
+                let q = (q + 4) as u8;
+                out[32 + group / 8 * 32 + group % 2 * 16 + l] |= (q & 3) << shift;
+                out[group % 2 * 16 + l] |= q >> 2 << bit;
             }
         }
     });

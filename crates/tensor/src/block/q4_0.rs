@@ -2,10 +2,15 @@
 //!
 //! Bytes: `d` (2), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
-use super::{decode_blocks, half};
+use super::{
+    decode_blocks, encode_blocks, half,
+    search::{extreme, inverse},
+};
 use crate::dtype::Info;
+use half::f16;
 
-pub(crate) const INFO: Info = Info { name: "Q4_0", len: 32, bytes: 18, gguf: 2, decode: Some(decode), encode: None };
+pub(crate) const INFO: Info =
+    Info { name: "Q4_0", len: 32, bytes: 18, gguf: 2, decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]| {
@@ -13,6 +18,19 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
         for j in 0..16 {
             out[j] = (i32::from(qs[j] & 15) - 8) as f32 * d;
             out[j + 16] = (i32::from(qs[j] >> 4) - 8) as f32 * d;
+        }
+    });
+}
+
+/// The weight of greatest magnitude becomes exactly -8 steps, as ggml's reference does it.
+fn encode(values: &[f32], out: &mut [u8]) {
+    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, qs @ ..]: &mut [u8; 18]| {
+        let d = extreme(x) / -8.0;
+        let inverse = inverse(d);
+        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+        let level = |v: f32| ((v * inverse + 8.5) as u8).min(15);
+        for j in 0..16 {
+            qs[j] = level(x[j]) | level(x[j + 16]) << 4;
         }
     });
 }

@@ -3,10 +3,15 @@
 //! Bytes: `d` (2), `qh` (4: bit `i` is the fifth bit of weight `i`), `qs` (16: low nibbles are weights 0..16, high ones
 //! 16..32).
 
-use super::{decode_blocks, half};
+use super::{
+    decode_blocks, encode_blocks, half,
+    search::{extreme, inverse},
+};
 use crate::dtype::Info;
+use half::f16;
 
-pub(crate) const INFO: Info = Info { name: "Q5_0", len: 32, bytes: 22, gguf: 6, decode: Some(decode), encode: None };
+pub(crate) const INFO: Info =
+    Info { name: "Q5_0", len: 32, bytes: 22, gguf: 6, decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, h0, h1, h2, h3, qs @ ..]: &[u8; 22], out: &mut [f32; 32]| {
@@ -18,5 +23,22 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
             out[j] = (low as i32 - 16) as f32 * d;
             out[j + 16] = (high as i32 - 16) as f32 * d;
         }
+    });
+}
+
+/// The weight of greatest magnitude becomes exactly -16 steps, as ggml's reference does it.
+fn encode(values: &[f32], out: &mut [u8]) {
+    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, h0, h1, h2, h3, qs @ ..]: &mut [u8; 22]| {
+        let d = extreme(x) / -16.0;
+        let inverse = inverse(d);
+        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+        let level = |v: f32| ((v * inverse + 16.5) as u8).min(31);
+        let mut qh = 0;
+        for j in 0..16 {
+            let (low, high) = (level(x[j]), level(x[j + 16]));
+            qs[j] = low & 15 | (high & 15) << 4;
+            qh |= u32::from(low >> 4) << j | u32::from(high >> 4) << (j + 16);
+        }
+        [*h0, *h1, *h2, *h3] = qh.to_le_bytes();
     });
 }

@@ -4,10 +4,15 @@
 //! the half, weights 0..64 have their low four bits in the low nibbles of `ql`, weights 64..128 in the high ones; the two
 //! upper bits of weight `32 * i + l` are bits `2 * i` of byte `l` of `qh`.
 
-use super::{decode_blocks, half};
+use super::{
+    decode_blocks, encode_blocks, half,
+    search::{levels, scales},
+};
 use crate::dtype::Info;
+use half::f16;
 
-pub(crate) const INFO: Info = Info { name: "Q6_K", len: 256, bytes: 210, gguf: 14, decode: Some(decode), encode: None };
+pub(crate) const INFO: Info =
+    Info { name: "Q6_K", len: 256, bytes: 210, gguf: 14, decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |block: &[u8; 210], out: &mut [f32; 256]| {
@@ -21,6 +26,25 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
             for ((out, l), h) in out.iter_mut().zip(low).zip(high) {
                 let q = (l >> low_shift) & 15 | ((h >> high_shift) & 3) << 4;
                 *out = dl * (i32::from(q) - 32) as f32;
+            }
+        }
+    });
+}
+
+/// Scale of each group by search, then rounded to 8 bits of a common step.
+fn encode(values: &[f32], out: &mut [u8]) {
+    encode_blocks(values, out, |x: &[f32; 256], out: &mut [u8; 210]| {
+        let (scales, d) = scales::<16, 16>(x, 32, 128);
+        out[..208].fill(0);
+        out[208..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        for (group, x) in x.as_chunks::<16>().0.iter().enumerate() {
+            out[192 + group] = scales[group] as i8 as u8;
+            let qs = levels(x, d * scales[group] as f32, 32);
+            let (side, quarter, odd) = (group / 8, group % 8 / 2, group % 2);
+            for (l, q) in qs.into_iter().enumerate() {
+                let q = (q + 32) as u8;
+                out[side * 64 + quarter % 2 * 32 + odd * 16 + l] |= (q & 15) << (quarter / 2 * 4);
+                out[128 + side * 32 + odd * 16 + l] |= q >> 4 << (quarter * 2);
             }
         }
     });

@@ -1,0 +1,158 @@
+//! Finding the scales with which a block errs least: what the encoders share.
+//!
+//! The quantity minimised is the squared error weighted by [`importance`]. For a given assignment of levels the best scale
+//! (and minimum) is a linear least-squares problem; the assignment itself is searched over a handful of starting scales
+//! around the one that maps the extreme weight to the last level.
+
+use half::f16;
+
+/// Starting scales tried on either side of the plain one, in tenths of a level.
+const STEPS: i8 = 10;
+
+/// The value of greatest magnitude; 0 for none. NaN is passed over.
+pub(super) fn extreme(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |best: f32, v| if v.abs() > best.abs() { *v } else { best })
+}
+
+/// Least and greatest value.
+pub(super) fn range(x: &[f32]) -> (f32, f32) {
+    x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), v| (min.min(*v), max.max(*v)))
+}
+
+/// `1 / d`, or 0 where `d` is 0.
+pub(super) fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+/// How much an error of each weight counts: more for large weights, but never nothing.
+pub(super) fn importance<const N: usize>(x: &[f32; N]) -> [f32; N] {
+    let rms = (x.iter().map(|v| v * v).sum::<f32>() / N as f32).sqrt();
+    x.map(|v| rms + v.abs())
+}
+
+/// The scale that errs least when `level(x / scale)` are the levels: each of `inverses` assigns levels, for which the
+/// least-squares scale is exact. `None` when no assignment has a level but zero, or numbers overflow.
+pub(super) fn best_scale<const N: usize>(
+    x: &[f32; N],
+    weights: &[f32; N],
+    inverses: impl Iterator<Item = f32>,
+    level: impl Fn(f32) -> f32,
+) -> Option<f32> {
+    let mut best = None;
+    let mut best_gain = 0.0;
+    for inverse in inverses {
+        let (mut with_x, mut squares) = (0.0, 0.0);
+        for (v, w) in x.iter().zip(weights) {
+            let q = level(v * inverse);
+            with_x += w * q * v;
+            squares += w * q * q;
+        }
+        // The weighted squared error falls from that of all zeros by this much.
+        let gain = with_x * with_x / squares;
+        if gain > best_gain && gain.is_finite() {
+            best_gain = gain;
+            best = Some(with_x / squares);
+        }
+    }
+    best
+}
+
+/// Scale for levels `-n..n`.
+fn fit_scale<const N: usize>(x: &[f32; N], n: u8) -> f32 {
+    let n = f32::from(n);
+    let extreme = extreme(x);
+    let inverses = (-STEPS..=STEPS).map(|step| -(n + f32::from(step) * 0.1) / extreme);
+    let level = |v: f32| v.round_ties_even().clamp(-n, n - 1.0);
+    best_scale(x, &importance(x), inverses, level).unwrap_or(extreme / -n)
+}
+
+/// Group scales as whole multiples, `-n..n`, of a common half-precision step `d`, which is given too.
+pub(super) fn round_scales<const G: usize>(fits: &[f32; G], n: u8) -> ([i32; G], f32) {
+    let n = f32::from(n);
+    let d = f16::from_f32(extreme(fits) / -n).to_f32();
+    let inverse = inverse(d);
+    (fits.map(|fit| (fit * inverse).round_ties_even().clamp(-n, n - 1.0) as i32), d)
+}
+
+/// Scales of `G` groups of `N` weights with levels `-n_levels..n_levels`, in units `-n_scales..n_scales` of `d`.
+pub(super) fn scales<const G: usize, const N: usize>(x: &[f32; 256], n_levels: u8, n_scales: u8) -> ([i32; G], f32) {
+    const { assert!(G * N == 256) };
+    let groups = x.as_chunks::<N>().0;
+    let fits: [f32; G] = std::array::from_fn(|i| fit_scale(&groups[i], n_levels));
+    round_scales(&fits, n_scales)
+}
+
+/// Levels `-n..n` of `x` at `scale`.
+pub(super) fn levels<const N: usize>(x: &[f32; N], scale: f32, n: u8) -> [i32; N] {
+    let (inverse, n) = (inverse(scale), f32::from(n));
+    x.map(|v| (v * inverse).round_ties_even().clamp(-n, n - 1.0) as i32)
+}
+
+/// Scale and (positive) minimum for `x ≈ scale * q - min` with `q` in `0..=top`.
+fn fit_scale_and_min<const N: usize>(x: &[f32; N], top: u8) -> (f32, f32) {
+    let top = f32::from(top);
+    let (min, max) = range(x);
+    let min = min.min(0.0);
+    if max <= min {
+        return (0.0, -min);
+    }
+    let weights = importance(x);
+    let mut best = ((max - min) / top, min);
+    let mut best_error = f32::INFINITY;
+    for step in -STEPS..=STEPS {
+        let inverse = (top + f32::from(step) * 0.1) / (max - min);
+        let q = x.map(|v| ((v - min) * inverse).round_ties_even().clamp(0.0, top));
+        let Some((scale, min)) = least_squares(x, &weights, &q) else { continue };
+        let squares = x.iter().zip(&weights).zip(&q).map(|((v, w), q)| w * (scale * q + min - v).powi(2));
+        let error = squares.sum();
+        if error < best_error {
+            best_error = error;
+            best = (scale, min);
+        }
+    }
+    (best.0, -best.1)
+}
+
+/// `scale` and `min <= 0` that minimise the weighted error of `x ≈ scale * q + min`.
+fn least_squares<const N: usize>(x: &[f32; N], weights: &[f32; N], q: &[f32; N]) -> Option<(f32, f32)> {
+    let (mut sum_w, mut sum_x, mut sum_q, mut sum_qq, mut sum_qx) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for ((v, w), q) in x.iter().zip(weights).zip(q) {
+        sum_w += w;
+        sum_x += w * v;
+        sum_q += w * q;
+        sum_qq += w * q * q;
+        sum_qx += w * q * v;
+    }
+    let determinant = sum_w * sum_qq - sum_q * sum_q;
+    if determinant.is_nan() || determinant <= 0.0 {
+        return None;
+    }
+    let scale = (sum_w * sum_qx - sum_x * sum_q) / determinant;
+    let min = (sum_qq * sum_x - sum_q * sum_qx) / determinant;
+    let (scale, min) = if min > 0.0 { (sum_qx / sum_qq, 0.0) } else { (scale, min) };
+    (scale > 0.0 && scale.is_finite() && min.is_finite()).then_some((scale, min))
+}
+
+/// Scales and minima of `G` groups of `N` weights with levels `0..=top`, each `0..=n_scales` in units of the half-precision
+/// steps that are given with them: of scales, of minima.
+pub(super) fn scales_and_mins<const G: usize, const N: usize>(
+    x: &[f32; 256],
+    top: u8,
+    n_scales: u8,
+) -> ([(u8, u8); G], f32, f32) {
+    const { assert!(G * N == 256) };
+    let groups = x.as_chunks::<N>().0;
+    let fits: [(f32, f32); G] = std::array::from_fn(|i| fit_scale_and_min(&groups[i], top));
+    let greatest = fits.iter().fold((0.0, 0.0), |(s, m): (f32, f32), fit| (s.max(fit.0), m.max(fit.1)));
+    let n_scales = f32::from(n_scales);
+    let step = |greatest: f32| f16::from_f32(greatest / n_scales).to_f32();
+    let (d, dmin) = (step(greatest.0), step(greatest.1));
+    let round = |v: f32, d: f32| (v * inverse(d)).round_ties_even().clamp(0.0, n_scales) as u8;
+    (fits.map(|(scale, min)| (round(scale, d), round(min, dmin))), d, dmin)
+}
+
+/// Levels `0..=top` of `x` at `scale`, counted from `-min`.
+pub(super) fn levels_above_min<const N: usize>(x: &[f32; N], scale: f32, min: f32, top: u8) -> [u8; N] {
+    let inverse = inverse(scale);
+    x.map(|v| ((v + min) * inverse).round_ties_even().clamp(0.0, f32::from(top)) as u8)
+}

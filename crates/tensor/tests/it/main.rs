@@ -1,0 +1,3 @@
+//! Integration tests of dtypes and codecs.
+
+mod codecs;
