@@ -32,6 +32,13 @@ pub(super) fn marks(project: &Project) -> Vec<Finding> {
             if let Some(mark) = MARKS.iter().find(|m| has(&line.words, m) || has(&line.comment, m)) {
                 findings.push(Finding::new(&file.path, number, format!("marks unfinished work (`{mark}`)")));
             }
+            if ["#![allow(dead_code", "#![allow(unused"].iter().any(|a| line.code.contains(a)) {
+                findings.push(Finding::new(
+                    &file.path,
+                    number,
+                    "silences the warnings about unused code for a whole file",
+                ));
+            }
             if line.code.contains("#[ignore]") {
                 findings.push(Finding::new(&file.path, number, "ignores a test without `#[ignore = \"reason\"]`"));
             }
@@ -69,6 +76,8 @@ mod tests {
         check("\"not implemented\"", true);
         check("#[ignore]", true);
         check("#[ignore = \"needs a GPU\"]", false);
+        check("#![allow(dead_code)]", true);
+        check("#[allow(dead_code, reason = \"part of the format\")]", false);
         check("let todos = 1;", false);
     }
 

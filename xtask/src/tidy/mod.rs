@@ -88,7 +88,7 @@ const RULES: &[Rule] = &[
         check: effects::surroundings,
     },
     Rule {
-        says: "Threads start only in compute's pool, the engine's worker and floor 4.",
+        says: "Threads start only in compute's pool, the engine's worker, the template sandbox and floor 4.",
         why: "a thread nobody joins outlives its data, and two pools fight over the cores",
         check: effects::threads,
     },
