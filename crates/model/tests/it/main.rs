@@ -1,5 +1,12 @@
 //! Tests of whole models: logits against independent implementations, equivalence of every way to feed them, refusals.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are tests")]
 
+mod batches;
+mod fast;
+mod fixtures;
+mod goldens;
 mod made;
 mod numbers;
+mod quants;
+mod refusals;
+mod running;

@@ -1,0 +1,122 @@
+//! Logits of every family at every position against transformers (and llama.cpp where the two mean different things).
+
+use crate::fixtures::{find_or_skip, floats, ids, json, max_difference, npy};
+use crate::running::{all_logits, best, greedy, load, nll};
+use compute::Precision;
+
+/// Compares one family's fixture; `kept` says whether the repository holds it.
+#[track_caller]
+fn check(name: &str, kept: bool) {
+    let Some(folder) = find_or_skip(&format!("archs/{name}"), kept) else { return };
+    let reference = json(&folder.join("ref.json"));
+    let tokens = ids(&reference["ids"]);
+    let mut decoder = load(&folder.join("model.gguf"), Precision::F32, 512);
+    let got = all_logits(&mut decoder, &tokens);
+    let std = reference["logits_std"].as_f64().unwrap() as f32;
+    let bound = 0.002 * std + 0.001;
+    let answers = ["logits.npy", "logits-llamacpp.npy"].map(|file| folder.join(file));
+    let differences = answers.iter().filter(|path| path.exists()).map(|path| max_difference(&got, &npy(path)));
+    let difference = differences.fold(f32::INFINITY, f32::min);
+    println!("{name}: logits differ by {difference:.2e} at most (bound {bound:.2e})");
+    assert!(difference <= bound, "{name}: {difference} > {bound}");
+    if reference["llama_cpp"]["agrees"] == true {
+        let nll = nll(&got, &tokens);
+        assert!((nll - reference["nll"].as_f64().unwrap()).abs() < 1e-3, "{name}: nll {nll}");
+        let expected = ids(&reference["greedy"]);
+        let gap = reference["greedy_min_gap"].as_f64().unwrap() as f32;
+        if gap > 2.0 * difference {
+            assert_eq!(greedy(&mut decoder, &tokens, expected.len()), expected, "{name}");
+        }
+    }
+    // The one difference of meaning that hits a short prompt: see the fixtures' notes on long factors.
+    if reference["llama_cpp"]["short"]["diff"]["max_abs"].as_f64().unwrap() < 0.01 {
+        let tokens = ids(&reference["short"]["ids"]);
+        let got = all_logits(&mut decoder, &tokens);
+        let expected = floats(&reference["short"]["logits_last"]);
+        let last = &got[got.len() - expected.len()..];
+        let difference = max_difference(last, &expected);
+        assert!(difference <= bound, "{name}, short prompt: {difference} > {bound}");
+    }
+}
+
+#[test]
+fn llama() {
+    check("llama", true);
+}
+
+#[test]
+fn mistral() {
+    check("mistral", true);
+}
+
+#[test]
+fn mixtral() {
+    check("mixtral", true);
+}
+
+#[test]
+fn qwen2() {
+    check("qwen2", true);
+}
+
+#[test]
+fn qwen3() {
+    check("qwen3", true);
+}
+
+#[test]
+fn qwen3_moe() {
+    check("qwen3_moe", true);
+}
+
+#[test]
+fn gemma2() {
+    check("gemma2", true);
+}
+
+#[test]
+fn gemma3() {
+    check("gemma3", true);
+}
+
+#[test]
+fn phi3() {
+    check("phi3", true);
+}
+
+#[test]
+fn granite() {
+    check("granite", false);
+}
+
+#[test]
+fn olmo2() {
+    check("olmo2", false);
+}
+
+#[test]
+fn smollm3() {
+    check("smollm3", false);
+}
+
+/// A trained model: what it says is what people would see.
+#[test]
+fn stories() {
+    let Some(folder) = find_or_skip("stories260K", false) else { return };
+    let reference = json(&folder.join("reference.json"));
+    let prompts = reference["prompts"].as_array().unwrap();
+    let expected = reference["gguf"]["stories260K-f32.gguf"].as_array().unwrap();
+    let mut decoder = load(&folder.join("gguf/stories260K-f32.gguf"), Precision::F32, 32);
+    for (prompt, expected) in prompts.iter().zip(expected) {
+        let (tokens, exact) = (ids(&prompt["ids"]), &expected["exact"]);
+        let got = all_logits(&mut decoder, &tokens);
+        let last = floats(&exact["logits_last"]);
+        let difference = max_difference(&got[got.len() - last.len()..], &last);
+        println!("stories: {} tokens, logits differ by {difference:.2e}", tokens.len());
+        assert!(difference < 1e-3);
+        assert!((nll(&got, &tokens) - exact["nll"].as_f64().unwrap()).abs() < 1e-4);
+        let expected = ids(&exact["greedy"]);
+        assert_eq!(greedy(&mut decoder, &tokens, expected.len()), expected, "after {}", prompt["text"]);
+        assert_eq!(best(&last), expected[0]);
+    }
+}
