@@ -82,7 +82,7 @@ pub(super) fn surroundings(project: &Project) -> Vec<Finding> {
 const STARTERS: &[Allowed] = &[
     Allowed { path: "crates/compute/src/cpu/pool.rs", reason: "the compute pool" },
     Allowed { path: "crates/compute/src/cpu/pool/", reason: "the compute pool" },
-    Allowed { path: "crates/engine/src/worker.rs", reason: "the one worker" },
+    Allowed { path: "crates/engine/src/engine.rs", reason: "starts the one worker" },
     Allowed { path: "crates/text/src/template/render.rs", reason: "a template runs on a stack and a clock of its own" },
     Allowed { path: "crates/rustorch-cli/", reason: "signals, loading and logging of a program" },
     Allowed { path: "crates/rustorch-server/", reason: "a program" },
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn threads_start_in_few_places() {
         check_rule(threads, &[("crates/text/src/a.rs", "std::thread::spawn(f);")], &[("crates/text/src/a.rs", 1)]);
-        check_rule(threads, &[("crates/engine/src/worker.rs", "std::thread::Builder::new()")], &[]);
+        check_rule(threads, &[("crates/engine/src/engine.rs", "std::thread::Builder::new()")], &[]);
     }
 
     #[test]
