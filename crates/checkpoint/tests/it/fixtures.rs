@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The fixture `name`, or `None` after saying that it is absent. In CI an absent fixture is a failure, unless it is one
 /// that the repository never holds.
 #[track_caller]
-pub fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let places = [root.join("../../fixtures").join(name), root.join("../../../shared/fixtures").join(name)];
     let found = places.into_iter().find(|place| place.exists());

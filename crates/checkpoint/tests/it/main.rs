@@ -1,4 +1,5 @@
 //! Integration tests of model files.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 mod fixtures;
 mod golden;

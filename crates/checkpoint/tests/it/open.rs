@@ -4,10 +4,10 @@ use crate::writer::{Writer, array, string};
 use checkpoint::{Checkpoint, Error, OpenOptions};
 use std::path::Path;
 
-pub const MAPPED: OpenOptions = OpenOptions { mmap: true };
-pub const READ: OpenOptions = OpenOptions { mmap: false };
+pub(crate) const MAPPED: OpenOptions = OpenOptions { mmap: true };
+pub(crate) const READ: OpenOptions = OpenOptions { mmap: false };
 
-pub fn write(directory: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+pub(crate) fn write(directory: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, bytes).unwrap();
     path
@@ -45,7 +45,7 @@ fn metadata_and_tensors() {
         assert_eq!(b.bytes()[..], [1; 34], "a released tensor comes back from the file");
         assert!(matches!(model.load("c"), Err(Error::MissingTensor { .. })));
         assert_eq!(model.file_bytes(), std::fs::metadata(&path).unwrap().len());
-        assert_eq!(model.files(), [path.clone()]);
+        assert_eq!(model.files(), std::slice::from_ref(&path));
         model.check_unchanged().unwrap();
     }
 }
