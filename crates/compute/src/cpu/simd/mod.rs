@@ -89,7 +89,6 @@ pub(crate) struct Kernels {
     normalize: unsafe fn(&[f32], f32, f32, Option<&[f32]>, Option<&[f32]>, &mut [f32]),
     multiply: unsafe fn(Tile<'_>),
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
-    f32_to_f16: unsafe fn(&[f32], &mut [u16]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
 }
 
@@ -125,8 +124,6 @@ methods! {
     fn multiply(tile: Tile<'_>);
     /// Exactly.
     fn f16_to_f32(from: &[u16], to: &mut [f32]);
-    /// To nearest even.
-    fn f32_to_f16(from: &[f32], to: &mut [u16]);
     /// Exactly.
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
 }
@@ -227,7 +224,6 @@ macro_rules! instance {
                 normalize,
                 multiply,
                 f16_to_f32: $f16_to_f32,
-                f32_to_f16: portable::f32_to_f16,
                 bf16_to_f32,
             };
         }
@@ -374,9 +370,6 @@ mod tests {
                 let exact = half::f16::from_bits(*b).to_f32();
                 assert!(exact == *w || (exact.is_nan() && w.is_nan()), "{} {b:#x}", k.isa());
             }
-            let mut back = vec![0; bits.len()];
-            k.f32_to_f16(&wide, &mut back);
-            assert!(bits.iter().zip(&back).zip(&wide).all(|((a, b), w)| a == b || w.is_nan()), "{}", k.isa());
             k.bf16_to_f32(&bits, &mut wide);
             assert!(bits.iter().zip(&wide).all(|(b, w)| w.to_bits() == u32::from(*b) << 16 || w.is_nan()));
         }

@@ -309,11 +309,6 @@ pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(t, f)| *t = f16::from_bits(*f).to_f32());
 }
 
-/// Single precision to half, to nearest even.
-pub(super) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
-    to.iter_mut().zip(from).for_each(|(t, f)| *t = f16::from_f32(*f).to_bits());
-}
-
 /// `bf16` to single, exactly.
 #[inline(always)]
 pub(super) fn bf16_to_f32(from: &[u16], to: &mut [f32]) {

@@ -1,0 +1,135 @@
+//! Dense and expert feed-forward blocks.
+
+use crate::{linear::bound, reference::*};
+use compute::{Activation, Device, Epilogue, Experts, FeedForward, NormKind, Precision, RouterRule, cpu::CpuDevice};
+use tensor::DType;
+
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::ReluSquared];
+
+fn hidden(gate: Option<&Layer>, up: &Layer, activation: Activation, expert: usize, x: &[f64]) -> Vec<f64> {
+    let up = up.apply(expert, x);
+    match gate {
+        Some(gate) => gate.apply(expert, x).iter().zip(&up).map(|(g, u)| activate(activation, *g) * u).collect(),
+        None => up.iter().map(|u| activate(activation, *u)).collect(),
+    }
+}
+
+fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, n: usize) {
+    let (width, n_ff) = (256, 512);
+    let Some(up) = Layer::new(device, dtype, &[n_ff, width], true, 1) else { return };
+    let gate = gated.then(|| Layer::new(device, dtype, &[n_ff, width], true, 3).unwrap());
+    let down = Layer::new(device, dtype, &[width, n_ff], true, 5).unwrap();
+    let (norm, after) =
+        (TestNorm::new(device, NormKind::Rms, width, 7), TestNorm::new(device, NormKind::Rms, width, 8));
+    let x = random(n * width, 9);
+    let x_buffer = buffer(device, &x);
+    let mut out = device.alloc(n * width).unwrap();
+    let args = FeedForward {
+        norm: Some(&norm.norm),
+        gate: gate.as_ref().map(|g| &g.projection),
+        up: &up.projection,
+        down: &down.projection,
+        activation,
+        epilogue: Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&x_buffer) },
+    };
+    device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
+    let h = hidden(gate.as_ref(), &up, activation, 0, &norm.apply(&wide(&x)));
+    let y = after.apply(&down.apply(0, &h));
+    let expected: Vec<f64> = y.iter().zip(&x).map(|(y, x)| 0.5 * y + f64::from(*x)).collect();
+    let bound = 4.0 * bound(device.info().precision, dtype);
+    close(&read(device, &out), &expected, bound, &format!("{} {dtype} {activation:?} {gated} {n}", name(device)));
+}
+
+#[test]
+fn dense_blocks() {
+    for device in devices(Precision::F32).iter().chain(&devices(Precision::Fast)) {
+        for activation in ACTIVATIONS {
+            for gated in [false, true] {
+                check(device, DType::F32, activation, gated, 3);
+            }
+        }
+        for dtype in [DType::F16, DType::Q4_0, DType::Q4_K, DType::Q6_K] {
+            check(device, dtype, Activation::Silu, true, 1);
+            check(device, dtype, Activation::Silu, true, 5);
+        }
+    }
+}
+
+/// Which experts and how much, in `f64`.
+fn route(rule: &RouterRule, logits: &[f64], bias: Option<&[f32]>) -> Vec<(usize, f64)> {
+    let softmax = |v: &[f64]| {
+        let sum: f64 = v.iter().map(|v| v.exp()).sum();
+        v.iter().map(|v| v.exp() / sum).collect::<Vec<_>>()
+    };
+    let scores = match (rule.sigmoid, rule.softmax_after_choice) {
+        (true, _) => logits.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
+        (_, true) => logits.to_vec(),
+        _ => softmax(logits),
+    };
+    let rank = |i: usize| scores[i] + bias.map_or(0.0, |b| f64::from(b[i]));
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)).then(a.cmp(b)));
+    order.truncate(rule.n_used);
+    let mut weights: Vec<f64> = order.iter().map(|i| scores[*i]).collect();
+    if rule.softmax_after_choice && !rule.sigmoid {
+        weights = softmax(&weights);
+    }
+    let sum: f64 = if rule.normalize { weights.iter().sum() } else { 1.0 };
+    order.into_iter().zip(weights.iter().map(|w| w / sum * f64::from(rule.scale))).collect()
+}
+
+fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: bool, gated: bool, n: usize) {
+    let (n_expert, width, n_ff) = (7, 256, 256);
+    let router = Layer::new(device, DType::F32, &[n_expert, width], true, 1).unwrap();
+    let stack = |n_out, n_in, seed| Layer::new(device, dtype, &[n_expert, n_out, n_in], true, seed);
+    let Some(up) = stack(n_ff, width, 3) else { return };
+    let gate = gated.then(|| stack(n_ff, width, 5).unwrap());
+    let down = stack(width, n_ff, 7).unwrap();
+    let norm = TestNorm::new(device, NormKind::Rms, width, 9);
+    let bias = random(n_expert, 11);
+    let choice_bias = with_bias.then(|| vector(device, &bias));
+    let x = random(n * width, 12);
+    let x_buffer = buffer(device, &x);
+    let mut out = device.alloc(n * width).unwrap();
+    let args = Experts {
+        norm: Some(&norm.norm),
+        router: &router.projection,
+        choice_bias: choice_bias.as_ref(),
+        rule,
+        gate: gate.as_ref().map(|g| &g.projection),
+        up: &up.projection,
+        down: &down.projection,
+        activation: Activation::Silu,
+        epilogue: Epilogue { norm: None, scale: 1.0, residual: Some(&x_buffer) },
+    };
+    device.experts(&x_buffer, n, &args, &mut out).unwrap();
+    let mut expected = wide(&x);
+    for (row, x) in norm.apply(&wide(&x)).chunks(width).enumerate() {
+        for (expert, weight) in route(&rule, &router.apply(0, x), with_bias.then_some(&bias)) {
+            let y = down.apply(expert, &hidden(gate.as_ref(), &up, Activation::Silu, expert, x));
+            expected[row * width..].iter_mut().zip(y).for_each(|(e, y)| *e += weight * y);
+        }
+    }
+    let bound = 4.0 * bound(device.info().precision, dtype);
+    close(&read(device, &out), &expected, bound, &format!("{} {dtype} {rule:?} {n}", name(device)));
+}
+
+#[test]
+fn mixtures_of_experts() {
+    let plain = RouterRule { n_used: 2, sigmoid: false, softmax_after_choice: false, normalize: true, scale: 1.0 };
+    let rules = [
+        plain,
+        RouterRule { n_used: 7, normalize: false, scale: 2.5, ..plain },
+        RouterRule { n_used: 1, sigmoid: true, ..plain },
+        RouterRule { n_used: 3, softmax_after_choice: true, normalize: false, ..plain },
+    ];
+    for device in devices(Precision::F32).iter().chain(&devices(Precision::Fast)) {
+        for rule in rules {
+            for n in [1, 4, 30] {
+                check_experts(device, DType::F32, rule, rule.sigmoid, n % 2 == 0, n);
+            }
+            check_experts(device, DType::Q4_0, rule, false, true, 9);
+        }
+    }
+}
