@@ -26,9 +26,10 @@ struct Cached {
     last_used: u64,
 }
 
-/// A cut inside a block would cost the cached prefix its end; sharing whole blocks instead costs the new sequence up to
-/// a block of recomputation. The end is given up when it is at most this many times what would be recomputed.
-const WORTH: usize = 4;
+/// A cut inside a block takes the rest of the cached prefix from whoever might want it again; sharing whole blocks
+/// instead costs up to a block of recomputation. The rest is given up when it is at most this many tokens: an answer
+/// that is undone or made again, but not another conversation that begins in the same way.
+const GIVEN_UP: usize = 512;
 
 /// The start of a new sequence.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -180,9 +181,12 @@ impl Blocks {
     fn usable(&self, wanted: &[u32], cached: &Cached) -> (usize, bool) {
         let n = common(wanted, &cached.tokens);
         let (whole, lost) = (whole_blocks(n), cached.tokens.len() - n);
+        if n == whole {
+            return (n, lost == 0);
+        }
         // The block that would be written further must have no other owner.
-        let own = n == whole || cached.blocks.get(n / KV_BLOCK).is_some_and(|&b| self.owners[b as usize] == 1);
-        if own && lost <= WORTH * (n - whole) { (n, true) } else { (whole, false) }
+        let own = cached.blocks.get(n / KV_BLOCK).is_some_and(|&block| self.owners[block as usize] == 1);
+        if own && lost <= GIVEN_UP { (n, true) } else { (whole, false) }
     }
 
     fn take_over(&mut self, at: usize, n: usize) -> Start {
@@ -253,11 +257,11 @@ mod tests {
     #[test]
     fn reuse() {
         check(100, 100, 100, 0); // continued: taken over
-        check(100, 90, 90, 0); // a short end is given up
-        check(500, 90, 64, 500); // a long one is not: whole blocks are shared
-        check(500, 128, 128, 500); // at a block border nothing is lost
+        check(300, 90, 90, 0); // a short end is given up
+        check(700, 90, 64, 700); // a long one is not: whole blocks are shared
+        check(700, 128, 128, 700); // at a block border nothing is lost
         check(128, 128, 128, 0);
-        check(500, 10, 0, 500);
+        check(700, 10, 0, 700);
         check(40, 30, 30, 0);
         check(40, 0, 0, 40);
     }
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn distrust_forgets_what_shares_a_block() {
         let mut blocks = Blocks::new(16);
-        finished(&mut blocks, &run(0, 500));
+        finished(&mut blocks, &run(0, 700));
         finished(&mut blocks, &run(1000, 100));
         let start = blocks.start(&run(0, 70), 69, std::iter::empty());
         blocks.distrust(&start.blocks);

@@ -248,7 +248,7 @@ impl Generation {
     }
 
     /// The last event. Gives back the outbox, which may still have to be emptied.
-    pub(crate) fn done(mut self, reason: FinishReason, tokens: &[u32], kv_bytes: u64) -> Outbox {
+    pub(crate) fn done(mut self, reason: FinishReason, n_tokens: usize, kv_bytes: u64) -> Outbox {
         let seconds = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
             (Some(from), Some(to)) => to.duration_since(from).as_secs_f64(),
             _ => 0.0,
@@ -262,7 +262,7 @@ impl Generation {
             ttft_s: seconds(Some(self.asked), self.first),
             seed: self.chain.seed(),
             kv_bytes,
-            context_used: tokens.len(),
+            context_used: n_tokens,
         };
         self.outbox.send(Event::Done { reason, stats });
         self.outbox

@@ -110,7 +110,7 @@ impl Worker {
         for sequence in self.running.drain(..).chain(self.waiting.drain(..)) {
             if let Task::Generate(mut generation) = sequence.task {
                 let reason = generation.ended(FinishReason::Interrupted);
-                generation.done(reason, &sequence.tokens, 0);
+                generation.done(reason, sequence.tokens.len(), 0);
             }
         }
     }
@@ -335,31 +335,33 @@ impl Worker {
     fn conclude(&mut self, mut sequence: Sequence, ending: Ending) {
         let kv_bytes = sequence.blocks.len() as u64 * self.info.block_bytes();
         let blocks = std::mem::take(&mut sequence.blocks);
-        let n_tokens = std::mem::take(&mut sequence.tokens);
+        let tokens = std::mem::take(&mut sequence.tokens);
+        // Before the last event, so that who has read it sees the blocks as they are now.
+        let n_tokens = tokens.len();
+        match (&sequence.task, &ending) {
+            (Task::Generate(_), Ending::Done(_)) => self.blocks.keep(tokens, blocks, sequence.n_computed),
+            (_, Ending::Failed(Error::NoFiniteLogits { .. })) => {
+                self.blocks.distrust(&blocks);
+                self.blocks.release(blocks);
+            }
+            _ => self.blocks.release(blocks),
+        }
+        self.publish();
         let outbox = match (sequence.task, ending) {
             (Task::Generate(mut generation), Ending::Done(reason)) => {
                 if reason == FinishReason::Interrupted {
                     generation.ended(reason);
                 }
-                let outbox = generation.done(reason, &n_tokens, kv_bytes);
-                self.blocks.keep(n_tokens, blocks, sequence.n_computed);
-                Some(outbox)
+                Some(generation.done(reason, n_tokens, kv_bytes))
             }
-            (Task::Generate(generation), Ending::Failed(error)) => {
-                if matches!(error, Error::NoFiniteLogits { .. }) {
-                    self.blocks.distrust(&blocks);
-                }
-                self.blocks.release(blocks);
-                Some(generation.failed(error))
-            }
+            (Task::Generate(generation), Ending::Failed(error)) => Some(generation.failed(error)),
+            (Task::Generate(_), Ending::Scored) => None,
             (Task::Score(scoring), ending) => {
-                self.blocks.release(blocks);
                 if let Ending::Failed(error) = ending {
                     scoring.failed(error);
                 }
                 None
             }
-            (Task::Generate(_), Ending::Scored) => None,
         };
         self.lingering.extend(outbox.and_then(|mut outbox| (!outbox.flush()).then_some(outbox)));
     }

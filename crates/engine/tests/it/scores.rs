@@ -1,0 +1,80 @@
+//! Rows of logits and measurements.
+
+use crate::fake::*;
+use engine::{BenchRequest, Error, Limits};
+use std::ops::ControlFlow;
+
+/// The best token of each row.
+fn rows(engine: &engine::Engine, tokens: &[u32], from: usize) -> Vec<(usize, u32)> {
+    let mut found = Vec::new();
+    let taken = engine.logits(tokens, from, |first, values| {
+        assert_eq!(values.len() % N_VOCAB, 0);
+        for (i, row) in values.chunks(N_VOCAB).enumerate() {
+            let best = (0..N_VOCAB).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            found.push((first + i, best as u32));
+        }
+        ControlFlow::Continue(())
+    });
+    taken.unwrap();
+    found
+}
+
+#[test]
+fn every_row_from_the_first_wanted() {
+    let (engine, _) = Setup::default().start(|prefix| Answer::Token(mixed(prefix)));
+    let tokens = prompt(1, 150);
+    let expected: Vec<(usize, u32)> = (0..150).map(|i| (i, mixed(&tokens[..=i]))).collect();
+    assert_eq!(rows(&engine, &tokens, 0), expected);
+    // A cached prefix must not hide rows.
+    drain(engine.generate(greedy(tokens.clone(), 1)));
+    assert_eq!(rows(&engine, &tokens, 0), expected);
+    assert_eq!(rows(&engine, &tokens, 149), expected[149..]);
+    assert_eq!(rows(&engine, &tokens, 77), expected[77..]);
+    assert_eq!(rows(&engine, &tokens, 150), []);
+}
+
+#[test]
+fn beside_answers_and_each_other() {
+    let (engine, _) = Setup::default().start(|prefix| Answer::Token(mixed(prefix)));
+    let answer = engine.generate(greedy(prompt(9, 20), 100));
+    let (a, b) = (prompt(1, 100), prompt(2, 100));
+    let best = |tokens: &[u32]| (0..100).map(|i| (i, mixed(&tokens[..=i]))).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| rows(&engine, &b, 0));
+        assert_eq!(rows(&engine, &a, 0), best(&a));
+        assert_eq!(other.join().unwrap(), best(&b));
+    });
+    assert_eq!(drain(answer).ids, continuation(&prompt(9, 20), 100));
+}
+
+#[test]
+fn breaking_off_and_failing() {
+    let (engine, _) =
+        Setup::default().start(|prefix| if prefix.contains(&25) { Answer::Panic } else { Answer::Token(1) });
+    let broken = engine.logits(&[1; 500], 0, |_, _| ControlFlow::Break(()));
+    assert!(matches!(broken, Err(Error::Interrupted)));
+    let failed = engine.logits(&[25], 0, |_, _| ControlFlow::Continue(()));
+    assert!(matches!(failed, Err(Error::Panicked { .. })));
+    assert!(matches!(engine.logits(&[], 0, |_, _| ControlFlow::Continue(())), Err(Error::EmptyPrompt)));
+    assert_eq!(rows(&engine, &[1, 2], 0).len(), 2);
+}
+
+#[test]
+fn bench_computes_what_it_says() {
+    let limits = Limits { context: 512, prefill_chunk: 16, max_sequences: 1 };
+    let setup = Setup { limits, ..Setup::default() };
+    let (engine, log) = setup.start(|_| Answer::Token(0));
+    let request = BenchRequest { prompt_tokens: 40, gen_tokens: 7, depth: 10, parallel: 3 };
+    let timings = engine.bench(&request).unwrap();
+    assert!(timings.prefill_s > 0.0 && timings.decode_s > 0.0);
+    assert_eq!(log.rows(), 3 * (10 + 40 + 7));
+    assert_eq!(log.passes.lock().unwrap().last().unwrap(), &[1, 1, 1]);
+    assert_eq!(engine.usage().blocks_used, 0);
+    let none = BenchRequest { prompt_tokens: 0, gen_tokens: 0, depth: 0, parallel: 1 };
+    assert_eq!(engine.bench(&none).unwrap(), Default::default());
+    let many = BenchRequest { parallel: 9, depth: 200, ..request.clone() };
+    assert!(matches!(engine.bench(&many), Err(Error::CacheTooSmall { needed: 2304, available: 1024 })));
+    let deep = BenchRequest { depth: 600, ..request.clone() };
+    assert!(matches!(engine.bench(&deep), Err(Error::ContextOverflow { prompt: 640, limit: 512 })));
+    assert!(engine.bench(&BenchRequest { parallel: 0, ..request }).is_err());
+}
