@@ -7,6 +7,7 @@
 #![allow(dead_code)] // until the modes below use all of it
 
 mod exit;
+mod interrupt;
 mod logging;
 mod messages;
 mod output;
