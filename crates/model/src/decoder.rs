@@ -110,9 +110,9 @@ impl Decoder {
         for start in (0..n_rows).step_by(self.max_rows) {
             let end = n_rows.min(start + self.max_rows);
             let tokens = batch.tokens.get(start..end).unwrap_or(&[]);
-            self.model.chunk(tokens, &batch.rows, start..end, &mut self.scratch, cache)?;
             let (here, later) = wanted.split_at(wanted.partition_point(|&row| (row as usize) < end));
             wanted = later;
+            self.model.chunk(tokens, &batch.rows, start..end, !here.is_empty(), &mut self.scratch, cache)?;
             for some in here.chunks(self.scratch.n_logit_rows) {
                 self.model.logits(some, start, done, &mut self.scratch)?;
                 done += some.len() * n_vocab;
@@ -123,12 +123,14 @@ impl Decoder {
 }
 
 impl Model {
-    /// Embedding and all layers for the rows `range` of a batch; the result is in `scratch.x`.
+    /// Embedding and all layers for the rows `range` of a batch; the result is in `scratch.x` if it `is_wanted`,
+    /// otherwise only the cache is filled.
     fn chunk(
         &self,
         tokens: &[u32],
         all_rows: &Rows,
         range: std::ops::Range<usize>,
+        is_wanted: bool,
         scratch: &mut Scratch,
         cache: &mut KvCache,
     ) -> Result<()> {
@@ -142,6 +144,9 @@ impl Model {
         self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, x)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             self.device.qkv(x, rows, &self.qkv(layer, block), cache, layer, q)?;
+            if !is_wanted && layer + 1 == self.weights.blocks.len() {
+                break;
+            }
             self.device.attend(q, rows, &self.attend(layer), cache, layer, attention)?;
             let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
             self.device.linear(attention, rows.len(), None, &block.o, epilogue, y)?;

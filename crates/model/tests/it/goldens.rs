@@ -1,7 +1,7 @@
 //! Logits of every family at every position against transformers (and llama.cpp where the two mean different things).
 
 use crate::fixtures::{find_or_skip, floats, ids, json, max_difference, npy};
-use crate::running::{all_logits, best, greedy, load, nll};
+use crate::running::{all_logits, best, greedy, load, load_for, nll};
 use compute::Precision;
 
 /// Compares one family's fixture; `kept` says whether the repository holds it.
@@ -82,6 +82,19 @@ fn gemma3() {
 #[test]
 fn phi3() {
     check("phi3", true);
+}
+
+/// A context no longer than the original one takes the other divisors, as transformers does for a short prompt.
+#[test]
+fn phi3_in_a_short_context() {
+    let Some(folder) = find_or_skip("archs/phi3", true) else { return };
+    let reference = json(&folder.join("ref.json"));
+    let expected = floats(&reference["short"]["logits_last"]);
+    let mut decoder = load_for(&folder.join("model.gguf"), Precision::F32, 512, Some(32));
+    let got = all_logits(&mut decoder, &ids(&reference["short"]["ids"]));
+    let difference = max_difference(&got[got.len() - expected.len()..], &expected);
+    println!("phi3, short: logits differ by {difference:.2e}");
+    assert!(difference < 1e-3, "{difference}");
 }
 
 #[test]

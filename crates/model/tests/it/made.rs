@@ -79,11 +79,15 @@ impl Made {
 
     /// Writes and opens it.
     pub(crate) fn open(&self) -> Checkpoint {
+        self.try_open().unwrap()
+    }
+
+    pub(crate) fn try_open(&self) -> checkpoint::Result<Checkpoint> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("made-{}-{number}.gguf", std::process::id()));
         std::fs::write(&path, self.bytes()).unwrap();
-        let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: false }).unwrap();
+        let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: false });
         std::fs::remove_file(&path).unwrap();
         checkpoint
     }

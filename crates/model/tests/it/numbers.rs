@@ -1,8 +1,10 @@
 //! Numbers of a model: what is read, what is refused and in which words, and the memory plan made from them.
 
 use crate::made::{Made, Meta};
-use compute::KvType;
-use model::{HyperParams, MemoryPlan, RopeScaling};
+use crate::running::device;
+use compute::{KvType, Precision};
+use model::{Decoder, HyperParams, LoadOptions, MemoryPlan, RopeScaling};
+use std::ops::ControlFlow;
 
 /// Reads a changed good model.
 fn read(architecture: &'static str, change: impl FnOnce(&mut Made)) -> Result<HyperParams, String> {
@@ -147,4 +149,18 @@ fn the_plan_adds_up() {
     }
     assert!(MemoryPlan::new(&checkpoint, &hyper, usize::MAX, KvType::F16, 8).is_err());
     assert!(MemoryPlan::new(&checkpoint, &hyper, 64, KvType::F16, usize::MAX).is_err());
+}
+
+#[test]
+fn the_plan_is_what_is_taken() {
+    let made = Made::good("llama");
+    let checkpoint = made.open();
+    let options = LoadOptions { max_rows: 8, context_length: None };
+    let mut all = |_| ControlFlow::Continue(());
+    let decoder = Decoder::load(&checkpoint, device(Precision::F32), &options, &mut all).unwrap();
+    for kv_type in [KvType::F32, KvType::F16] {
+        let plan = MemoryPlan::new(&checkpoint, decoder.hyper(), 200, kv_type, 8).unwrap();
+        assert_eq!(plan.kv_bytes, decoder.new_cache(200, kv_type).unwrap().bytes() as u64);
+        assert_eq!(plan.scratch_bytes, decoder.memory().scratch_bytes);
+    }
 }

@@ -2,9 +2,11 @@
 
 use crate::made::{Made, Meta};
 use crate::running::device;
-use compute::Precision;
-use model::{Decoder, LoadOptions, LoadProgress};
+use compute::cpu::CpuDevice;
+use compute::{KvType, Precision, Rows, SequenceRows};
+use model::{Batch, Decoder, LoadOptions, LoadProgress};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 fn load(architecture: &'static str, change: impl FnOnce(&mut Made)) -> Result<Decoder, String> {
     let mut made = Made::good(architecture);
@@ -58,6 +60,90 @@ fn optional_tensors_and_other_modalities() {
         decoder.unused_tensors(),
         ["v.patch_embd.weight", "blk.0.rope_freqs.weight", "blk.2.nextn.eh_proj.weight"]
     );
+}
+
+/// Whatever single number or shape is broken, the answer is an error or a model that runs: never a panic.
+#[test]
+fn broken_files_never_panic() {
+    let numbers = [0, 1, 2, 3, 5, 7, 63, 4096, 65_536, 1 << 24, 1 << 31, u32::MAX];
+    let floats = [0.0, -0.0, 1e-45, -1.0, 0.5, 1.0, 1e30, f32::MAX, f32::INFINITY, f32::NAN];
+    let device = device(Precision::F32);
+    for architecture in model::Architecture::all() {
+        let good = made_for(architecture);
+        try_to_run(&good, &device);
+        let mut keys: Vec<String> = good.keys.iter().map(|(key, _)| key.clone()).collect();
+        keys.retain(|key| key.starts_with(architecture.name));
+        keys.extend(MORE_KEYS.iter().map(|key| format!("{}.{key}", architecture.name)));
+        for key in &keys {
+            let values = numbers.map(Meta::U32).into_iter().chain(floats.map(Meta::F32));
+            let lists = [vec![], vec![4], vec![2, 4], vec![0, 2]].map(Meta::Counts);
+            for value in values.chain(lists).chain([Meta::Text("yarn"), Meta::Flags(vec![true, false])]) {
+                let mut made = good.clone();
+                made.set(key, value);
+                try_to_run(&made, &device);
+            }
+        }
+        for (name, shape) in &good.tensors {
+            for change in [&[][..], &[1], &[0], &[3, 16], &[16, 3], &[16, 16, 16], &[1, 1, 1, 1]] {
+                let mut made = good.clone();
+                match change {
+                    [] => made.without(name),
+                    [0] => made.tensor(name, &shape.iter().rev().copied().collect::<Vec<_>>()),
+                    other => made.tensor(name, other),
+                }
+                try_to_run(&made, &device);
+            }
+        }
+    }
+}
+
+const MORE_KEYS: &[&str] = &[
+    "attention.key_length",
+    "attention.value_length",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.scale",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "embedding_scale",
+    "residual_scale",
+    "logit_scale",
+    "expert_count",
+    "expert_used_count",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.attn_factor",
+    "rope.scaling.original_context_length",
+];
+
+/// A good model with the norms of the family.
+fn made_for(architecture: &model::Architecture) -> Made {
+    let mut made = Made::good(architecture.name);
+    for i in 0..2 {
+        if architecture.norms != model::NormPlaces::Before {
+            made.tensor(&format!("blk.{i}.post_attention_norm.weight"), &[16]);
+            made.tensor(&format!("blk.{i}.post_ffw_norm.weight"), &[16]);
+        }
+        if architecture.norms == model::NormPlaces::After {
+            made.without(&format!("blk.{i}.attn_norm.weight"));
+            made.without(&format!("blk.{i}.ffn_norm.weight"));
+        }
+    }
+    made
+}
+
+/// Loads it and computes two tokens, if it can be loaded.
+fn try_to_run(made: &Made, device: &Arc<CpuDevice>) {
+    let Ok(checkpoint) = made.try_open() else { return };
+    let options = LoadOptions { max_rows: 2, context_length: None };
+    let mut all = |_| ControlFlow::Continue(());
+    let Ok(mut decoder) = Decoder::load(&checkpoint, device.clone(), &options, &mut all) else { return };
+    let Ok(mut cache) = decoder.new_cache(64, KvType::F16) else { return };
+    let rows = Rows { positions: vec![0, 1], sequences: vec![SequenceRows { rows: 0..2, blocks: vec![0] }] };
+    let _ = decoder.forward(&Batch { tokens: vec![1, 2], rows, logits: vec![1] }, &mut cache);
 }
 
 #[test]

@@ -13,8 +13,12 @@ pub(crate) fn device(precision: Precision) -> Arc<CpuDevice> {
 }
 
 pub(crate) fn load(path: &Path, precision: Precision, max_rows: usize) -> Decoder {
+    load_for(path, precision, max_rows, None)
+}
+
+pub(crate) fn load_for(path: &Path, precision: Precision, max_rows: usize, context_length: Option<usize>) -> Decoder {
     let checkpoint = Checkpoint::open(path, &OpenOptions::default()).unwrap();
-    let options = LoadOptions { max_rows, context_length: None };
+    let options = LoadOptions { max_rows, context_length };
     Decoder::load(&checkpoint, device(precision), &options, &mut |_| ControlFlow::Continue(()))
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
