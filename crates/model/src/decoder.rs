@@ -17,11 +17,11 @@ use std::sync::Arc;
 /// What a loaded model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Bytes of weights that the device holds for itself.
+    /// Bytes of all weights as the device keeps them.
     pub weights_bytes: u64,
-    /// Bytes of weights that it reads from the mapped file.
+    /// How many of them it reads where the file lies in memory, so that nothing else holds them.
     pub mapped_bytes: u64,
-    /// Bytes of activations.
+    /// Bytes for the activations of one pass.
     pub scratch_bytes: u64,
 }
 
@@ -53,11 +53,13 @@ impl Decoder {
         let hyper = HyperParams::read(checkpoint)?;
         let max_rows = options.max_rows.max(1);
         let sizes = ScratchSizes::new(&hyper, max_rows)?;
-        let scratch_bytes = sizes.bytes()?;
         let loaded = load(checkpoint, &*device, &hyper, options, progress)?;
         let scratch = sizes.alloc(&*device)?;
-        let memory =
-            MemoryUse { weights_bytes: loaded.resident_bytes, mapped_bytes: loaded.mapped_bytes, scratch_bytes };
+        let memory = MemoryUse {
+            weights_bytes: loaded.resident_bytes,
+            mapped_bytes: loaded.mapped_bytes,
+            scratch_bytes: sizes.bytes,
+        };
         let model = Model { hyper, device, weights: loaded.weights };
         Ok(Decoder { model, scratch, max_rows, memory, unused: loaded.unused })
     }

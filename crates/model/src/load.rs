@@ -44,9 +44,9 @@ pub struct LoadProgress {
 /// What loading yields besides the weights.
 pub(crate) struct Loaded {
     pub(crate) weights: Weights,
-    /// Bytes that the device holds.
+    /// Bytes of the weights as the device keeps them.
     pub(crate) resident_bytes: u64,
-    /// Bytes that the device reads from the file where it lies in memory.
+    /// How many of them lie in the file's memory.
     pub(crate) mapped_bytes: u64,
     /// Tensors of the file that nothing needs.
     pub(crate) unused: Vec<String>,
@@ -300,7 +300,7 @@ impl Loader<'_> {
         let weight = self.device.upload(tensor, usage)?;
         self.resident_bytes += weight.resident_bytes() as u64;
         if weight.is_mapped() {
-            self.mapped_bytes += tensor.bytes().len() as u64;
+            self.mapped_bytes += weight.resident_bytes() as u64;
         }
         self.report(self.at.done_bytes.saturating_add(tensor.bytes().len() as u64))?;
         Ok(weight)

@@ -101,7 +101,7 @@ impl MemoryPlan {
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.bytes()));
         let kv_bytes = kv_bytes(hyper, n_positions, kv_type)?;
-        let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes()?;
+        let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes;
         rows.push(PlanRow::KvCache { n_positions, dtype: kv_type, bytes: kv_bytes });
         rows.push(PlanRow::Scratch { n_rows: max_rows, bytes: scratch_bytes });
         let total_bytes = weights_bytes.checked_add(kv_bytes).and_then(|sum| sum.checked_add(scratch_bytes));

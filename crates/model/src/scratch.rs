@@ -6,39 +6,37 @@ use compute::{Buffer, Device, Rows};
 /// Elements of the device's logits buffer at most, unless one row has more.
 const MAX_LOGITS: usize = 4 << 20;
 
-/// Elements of each scratch buffer.
+/// Elements of each scratch buffer, and the bytes of all memory for one pass.
 pub(crate) struct ScratchSizes {
     residual: usize,
     q: usize,
     attention: usize,
     n_logit_rows: usize,
     logits: usize,
-    bytes: Option<u64>,
+    /// Also what a device needs within an operation, of which the feed-forward block's is the most.
+    pub(crate) bytes: u64,
 }
 
 impl ScratchSizes {
     /// For passes of `max_rows` rows. Error: more than the address space.
     pub(crate) fn new(hyper: &HyperParams, max_rows: usize) -> Result<Self> {
         let overflow = || Error::Overflow { what: format!("scratch memory for {max_rows} rows") };
-        let rows_of = |dim: usize| dim.checked_mul(max_rows.max(1)).ok_or_else(overflow);
+        let max_rows = max_rows.max(1);
+        let rows_of = |dim: usize| dim.checked_mul(max_rows).ok_or_else(overflow);
         let widest = |dim: fn(&LayerParams) -> usize| hyper.layers.iter().map(dim).max().unwrap_or(0);
-        let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows.max(1));
-        let mut sizes = ScratchSizes {
-            residual: rows_of(hyper.width)?,
-            q: rows_of(widest(LayerParams::q_dim))?,
-            attention: rows_of(widest(LayerParams::attention_dim))?,
-            n_logit_rows,
-            logits: n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?,
-            bytes: None,
-        };
-        let parts = [sizes.residual, sizes.residual, sizes.q, sizes.attention, sizes.logits];
-        sizes.bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
-        Ok(sizes)
-    }
-
-    /// Bytes of all of them. Error: more than the address space.
-    pub(crate) fn bytes(&self) -> Result<u64> {
-        self.bytes.ok_or_else(|| Error::Overflow { what: "scratch memory".to_owned() })
+        let residual = rows_of(hyper.width)?;
+        let q = rows_of(widest(LayerParams::q_dim))?;
+        let attention = rows_of(widest(LayerParams::attention_dim))?;
+        let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows);
+        let logits = n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?;
+        let dense = rows_of(widest(|layer| layer.n_ff))?;
+        let slots = hyper.experts.as_ref().map_or((0, 0), |e| (e.rule.n_used, e.n_ff));
+        let chosen = rows_of(slots.0)?;
+        let hidden = chosen.checked_mul(slots.1).ok_or_else(overflow)?.max(dense);
+        let outputs = chosen.checked_mul(hyper.width).ok_or_else(overflow)?;
+        let parts = [residual, residual, q, attention, logits, residual, hidden, hidden, outputs];
+        let bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
+        Ok(ScratchSizes { residual, q, attention, n_logit_rows, logits, bytes: bytes.ok_or_else(overflow)? })
     }
 
     /// Takes that memory from the device.

@@ -84,6 +84,33 @@ fn phi3() {
     check("phi3", true);
 }
 
+/// The file carries no window; one that does gets what transformers computes with it.
+#[test]
+fn mistral_with_its_window() {
+    let Some(folder) = find_or_skip("archs/mistral", true) else { return };
+    let mut bytes = std::fs::read(folder.join("model.gguf")).unwrap();
+    // Two keys more, 64 bytes together, so that the tensors stay aligned.
+    let n_keys = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+    bytes.splice(16..24, (n_keys + 2).to_le_bytes());
+    let mut keys = Vec::new();
+    for (key, value) in [("llama.attention.sliding_window", 16u32), ("zz", 0)] {
+        keys.extend((key.len() as u64).to_le_bytes());
+        keys.extend(key.as_bytes());
+        keys.extend(4u32.to_le_bytes());
+        keys.extend(value.to_le_bytes());
+    }
+    assert_eq!(keys.len(), 64);
+    bytes.splice(24..24, keys);
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("windowed-{}.gguf", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let tokens = ids(&json(&folder.join("ref.json"))["ids"]);
+    let got = all_logits(&mut load(&path, Precision::F32, 512), &tokens);
+    std::fs::remove_file(&path).unwrap();
+    let difference = max_difference(&got, &npy(&folder.join("logits.npy")));
+    println!("mistral with its window: logits differ by {difference:.2e}");
+    assert!(difference < 1e-3, "{difference}");
+}
+
 /// A context no longer than the original one takes the other divisors, as transformers does for a short prompt.
 #[test]
 fn phi3_in_a_short_context() {
