@@ -8,7 +8,7 @@ use crate::batch::cut;
 use crate::load::{LoadOptions, LoadProgress, load};
 use crate::scratch::{Scratch, ScratchSizes};
 use crate::weights::{Block, FeedForwardWeights, Weights};
-use crate::{Batch, Error, HyperParams, Result, kv_spec};
+use crate::{Batch, Error, HyperParams, LayerParams, Result, kv_spec};
 use checkpoint::Checkpoint;
 use compute::{Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, Logits, Norm, Qkv, Rows};
 use std::ops::ControlFlow;
@@ -144,12 +144,12 @@ impl Model {
             &*chunk
         };
         self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, x)?;
-        for (layer, block) in self.weights.blocks.iter().enumerate() {
-            self.device.qkv(x, rows, &self.qkv(layer, block), cache, layer, q)?;
-            if !is_wanted && layer + 1 == self.weights.blocks.len() {
+        for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
+            self.device.qkv(x, rows, &qkv(params, block), cache, layer, q)?;
+            if !is_wanted && layer + 1 == self.hyper.n_layers {
                 break;
             }
-            self.device.attend(q, rows, &self.attend(layer), cache, layer, attention)?;
+            self.device.attend(q, rows, &self.attend(params), cache, layer, attention)?;
             let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
             self.device.linear(attention, rows.len(), None, &block.o, epilogue, y)?;
             self.feed_forward(block, rows.len(), y, x)?;
@@ -157,26 +157,7 @@ impl Model {
         Ok(())
     }
 
-    fn qkv<'a>(&'a self, layer: usize, block: &'a Block) -> Qkv<'a> {
-        let params = &self.hyper.layers[layer];
-        Qkv {
-            norm: block.attn_norm.as_ref(),
-            q: &block.q,
-            k: &block.k,
-            v: &block.v,
-            q_norm: block.q_norm.as_ref(),
-            k_norm: block.k_norm.as_ref(),
-            rope: block.rope.as_ref(),
-            n_heads: params.n_heads,
-            n_kv_heads: params.n_kv_heads,
-            head_dim: params.head_dim,
-            v_head_dim: params.v_head_dim,
-            clamp: None,
-        }
-    }
-
-    fn attend(&self, layer: usize) -> Attend<'_> {
-        let params = &self.hyper.layers[layer];
+    fn attend(&self, params: &LayerParams) -> Attend<'static> {
         Attend {
             n_heads: params.n_heads,
             n_kv_heads: params.n_kv_heads,
@@ -227,5 +208,22 @@ impl Model {
             self.device.read(logits, to)?;
         }
         Ok(())
+    }
+}
+
+fn qkv<'a>(params: &LayerParams, block: &'a Block) -> Qkv<'a> {
+    Qkv {
+        norm: block.attn_norm.as_ref(),
+        q: &block.q,
+        k: &block.k,
+        v: &block.v,
+        q_norm: block.q_norm.as_ref(),
+        k_norm: block.k_norm.as_ref(),
+        rope: block.rope.as_ref(),
+        n_heads: params.n_heads,
+        n_kv_heads: params.n_kv_heads,
+        head_dim: params.head_dim,
+        v_head_dim: params.v_head_dim,
+        clamp: None,
     }
 }
