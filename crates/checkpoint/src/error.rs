@@ -5,7 +5,6 @@
 
 use crate::limits;
 use std::{
-    fmt::Write as _,
     io,
     path::{Path, PathBuf},
 };
@@ -152,39 +151,29 @@ fn acts_on_terminal(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-fn push_escaped(out: &mut String, text: &str, budget: &mut usize) -> bool {
-    for c in text.chars() {
-        if *budget == 0 {
-            return false;
-        }
-        *budget -= 1;
-        match c {
-            '\\' => out.push_str("\\\\"),
-            c if acts_on_terminal(c) => {
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => out.push(c),
-        }
+/// One character as a message shows it.
+fn escaped_char(c: char) -> String {
+    match c {
+        '\\' => "\\\\".to_owned(),
+        c if acts_on_terminal(c) => format!("\\u{{{:x}}}", u32::from(c)),
+        c => c.to_string(),
     }
-    true
 }
 
+/// Text with escapes, at most `limit` characters long with them.
 fn escape(bytes: &[u8], limit: usize) -> String {
+    let pieces = bytes.utf8_chunks().flat_map(|chunk| {
+        let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        chunk.valid().chars().map(escaped_char).chain(invalid)
+    });
     let mut out = String::new();
     let mut budget = limit;
-    for chunk in bytes.utf8_chunks() {
-        let mut whole = push_escaped(&mut out, chunk.valid(), &mut budget);
-        for byte in chunk.invalid() {
-            whole = whole && budget > 0;
-            if whole {
-                budget -= 1;
-                let _ = write!(out, "\\x{byte:02x}");
-            }
+    for piece in pieces {
+        match budget.checked_sub(piece.chars().count()) {
+            Some(left) => budget = left,
+            None => return out + "…",
         }
-        if !whole {
-            out.push('…');
-            break;
-        }
+        out.push_str(&piece);
     }
     out
 }
@@ -217,6 +206,7 @@ mod tests {
         check(b"\xff\xfe", "`\\xff\\xfe`");
         check("日本\u{202e}".as_bytes(), "`日本\\u{202e}`");
         check(b"a\\b", "`a\\\\b`");
+        check(&[7; 500], &format!("`{}…`", "\\u{7}".repeat(24)));
         check(&[b'x'; 500], &format!("`{}…`", "x".repeat(120)));
     }
 

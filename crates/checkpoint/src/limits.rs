@@ -19,9 +19,9 @@ pub(crate) const DIMS: u32 = 4;
 pub(crate) const ALIGNMENT: u64 = 1 << 20;
 /// Longest head (metadata and tensor directory) of a file, in bytes.
 pub(crate) const HEAD_BYTES: u64 = 1 << 30;
-/// Longest piece of untrusted text quoted in a message, in characters.
+/// Longest piece of untrusted text quoted in a message, in characters with escapes.
 pub(crate) const QUOTED_CHARS: usize = 120;
-/// Longest path quoted in a message, in characters.
-pub(crate) const QUOTED_PATH_CHARS: usize = 400;
+/// Longest path quoted in a message, in characters with escapes.
+pub(crate) const QUOTED_PATH_CHARS: usize = 300;
 /// Directory entries looked at to say what kind of model a directory holds.
 pub(crate) const DIRECTORY_ENTRIES: usize = 4096;

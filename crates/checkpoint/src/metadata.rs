@@ -425,7 +425,7 @@ impl Metadata {
         &self,
         key: &str,
         expected: &'static str,
-        convert: impl Fn(Value) -> Option<T>,
+        convert: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<Vec<T>>> {
         let Some(array) =
             self.typed(key, expected, |v| if let Value::Array(array) = v { Some(array) } else { None })?
@@ -434,8 +434,10 @@ impl Metadata {
         };
         let mut elements = Vec::new();
         for (index, value) in array.iter().enumerate() {
-            let found = || format!("element {index}: {}", value.described());
-            let Some(element) = convert(value.clone()) else { return Err(self.unexpected(key, expected, found())) };
+            let Some(element) = convert(&value) else {
+                let found = format!("element {index}: {}", value.described());
+                return Err(self.unexpected(key, expected, found));
+            };
             elements.push(element);
         }
         Ok(Some(elements))
@@ -453,12 +455,12 @@ impl Metadata {
 
     /// An array of floats. Error: another type.
     pub fn f32_array(&self, key: &str) -> Result<Option<Vec<f32>>> {
-        self.elements(key, "an array of numbers (type f32)", |v| v.as_f32())
+        self.elements(key, "an array of numbers (type f32)", Value::as_f32)
     }
 
     /// An array of truth values. Error: another type.
     pub fn bool_array(&self, key: &str) -> Result<Option<Vec<bool>>> {
-        self.elements(key, "an array of truth values (type bool)", |v| v.as_bool())
+        self.elements(key, "an array of truth values (type bool)", Value::as_bool)
     }
 
     /// One integer, or one per layer: `attention.head_count_kv` comes in both forms. A single one gives one element.

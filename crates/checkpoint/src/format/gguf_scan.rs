@@ -171,20 +171,41 @@ impl Scan {
         }
     }
 
+    /// An array of strings. A vocabulary has a hundred thousand of them, so the common case is kept to two comparisons; a
+    /// string that does not fit is left to [`Scan::prefixed`], which knows why.
     fn strings(&mut self) -> Scanned<Array> {
         let len = self.count("array length", u64::MAX, LENGTH_BYTES as u64)?;
-        let begin = self.at;
+        let rest = self.bytes.slice(self.at..self.bytes.len()).ok_or(Fault::NeedMore(self.position()))?;
+        let bytes: &[u8] = &rest;
         // Grown as strings are found, so that a count alone allocates nothing.
         let mut starts = Vec::new();
+        let mut at = 0usize;
         for index in 0..len {
-            starts.push(self.at.saturating_sub(begin));
-            self.prefixed("string", limits::STRING_BYTES).map_err(|fault| match fault {
-                Fault::Bad(problem) => Fault::Bad(format!("element {index}: {problem}")),
-                more => more,
-            })?;
+            starts.push(at);
+            let tail = bytes.get(at..).unwrap_or_default();
+            let next = tail.split_first_chunk().and_then(|(len, text)| {
+                let len = u64::from_le_bytes(*len);
+                let fits = len <= limits::STRING_BYTES && len <= text.len() as u64;
+                if fits { at.checked_add(LENGTH_BYTES)?.checked_add(usize::try_from(len).ok()?) } else { None }
+            });
+            at = match next {
+                Some(next) => next,
+                None => return Err(self.misfit(at, index)),
+            };
         }
-        starts.push(self.at.saturating_sub(begin));
-        let bytes = self.bytes.slice(begin..self.at).ok_or(Fault::NeedMore(self.position()))?;
+        starts.push(at);
+        self.skip(at as u64, "array")?;
+        let bytes = rest.slice(0..at).ok_or(Fault::NeedMore(self.position()))?;
         Ok(Array::strings(bytes, starts))
+    }
+
+    /// Why the string `index`, `offset` bytes from here, does not fit.
+    fn misfit(&mut self, offset: usize, index: u64) -> Fault {
+        self.at = self.at.saturating_add(offset);
+        match self.prefixed("string", limits::STRING_BYTES) {
+            Err(Fault::Bad(problem)) => Fault::Bad(format!("element {index}: {problem}")),
+            Err(more) => more,
+            Ok(_) => Fault::NeedMore(self.position()),
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod fixtures;
 mod golden;
+mod limits;
 mod malformed;
 mod open;
 mod split;

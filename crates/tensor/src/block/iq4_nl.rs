@@ -41,6 +41,18 @@ pub(super) fn nearest(v: f32) -> u8 {
     BETWEEN.iter().map(|edge| u8::from(v > *edge)).sum()
 }
 
+/// The level nearest to each of `x`, in whole vectors: the lowest one and every step up to it.
+fn nearest_levels(x: [f32; 32]) -> [f32; 32] {
+    let mut levels = [f32::from(VALUES[0]); 32];
+    for (i, edge) in BETWEEN.iter().enumerate() {
+        let step = f32::from(VALUES[i + 1]) - f32::from(VALUES[i]);
+        for (level, v) in levels.iter_mut().zip(&x) {
+            *level += if v > edge { step } else { 0.0 };
+        }
+    }
+    levels
+}
+
 /// The scale that fits `x` best: the weight of greatest magnitude is put near either end of the levels.
 pub(super) fn fit_scale(x: &[f32; 32]) -> f32 {
     let weights = importance(x);
@@ -48,8 +60,7 @@ pub(super) fn fit_scale(x: &[f32; 32]) -> f32 {
     let steps = (-8..=8i8).map(|step| 1.0 + f32::from(step) * 0.02);
     let ends = [f32::from(VALUES[0]), f32::from(VALUES[15])];
     let inverses = steps.flat_map(|step| ends.map(|end| end * step / extreme));
-    best_scale(x, &weights, inverses, |v| f32::from(VALUES[usize::from(nearest(v))]))
-        .unwrap_or(extreme / f32::from(VALUES[0]))
+    best_scale(x, &weights, inverses, nearest_levels).unwrap_or(extreme / f32::from(VALUES[0]))
 }
 
 /// The two nibbles of each byte for `x`, at `inverse` levels a unit.

@@ -28,7 +28,9 @@ fn encode(values: &[f32], out: &mut [u8]) {
         let inverse = inverse(d);
         [*d0, *d1] = f16::from_f32(d).to_le_bytes();
         for j in 0..32 {
-            qs[j] = (x[j] * inverse).round() as i8 as u8;
+            let q = x[j] * inverse;
+            // Halves away from zero: just under a half is added, since the sum itself rounds.
+            qs[j] = (q + 0.499_999_97_f32.copysign(q)) as i8 as u8;
         }
     });
 }

@@ -5,7 +5,7 @@
 
 use super::{
     decode_blocks, encode_blocks,
-    search::{extreme, inverse},
+    search::{extreme, inverse, round},
 };
 use crate::dtype::Info;
 
@@ -27,7 +27,7 @@ fn encode(values: &[f32], out: &mut [u8]) {
         let d = extreme(x) / -127.0;
         let inverse = inverse(d);
         out[..4].copy_from_slice(&d.to_le_bytes());
-        let qs: [i8; 256] = x.map(|v| (v * inverse).round_ties_even().min(127.0) as i8);
+        let qs: [i8; 256] = x.map(|v| round(v * inverse).min(127.0) as i8);
         for (group, qs) in qs.as_chunks::<16>().0.iter().enumerate() {
             let sum: i16 = qs.iter().map(|q| i16::from(*q)).sum();
             for (l, q) in qs.iter().enumerate() {

@@ -24,29 +24,54 @@ pub(super) fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
+/// To the nearest integer, halves to even, for magnitudes below 2^22: the unit of a float near 3 * 2^22 is one.
+pub(super) fn round(v: f32) -> f32 {
+    const WHOLE: f32 = 12_582_912.0;
+    (v + WHOLE) - WHOLE
+}
+
+/// The sum in eight lanes, so that it can be computed as vectors.
+fn sum<const N: usize>(x: &[f32; N]) -> f32 {
+    let (eights, rest) = x.as_chunks::<8>();
+    let mut lanes = [0.0; 8];
+    for eight in eights {
+        for (lane, v) in lanes.iter_mut().zip(eight) {
+            *lane += v;
+        }
+    }
+    lanes.iter().chain(rest).sum()
+}
+
+/// Element by element.
+fn zip_map<const N: usize>(a: &[f32; N], b: &[f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    let mut out = *a;
+    for (out, b) in out.iter_mut().zip(b) {
+        *out = f(*out, *b);
+    }
+    out
+}
+
 /// How much an error of each weight counts: more for large weights, but never nothing.
 pub(super) fn importance<const N: usize>(x: &[f32; N]) -> [f32; N] {
-    let rms = (x.iter().map(|v| v * v).sum::<f32>() / N as f32).sqrt();
+    let rms = (sum(&x.map(|v| v * v)) / N as f32).sqrt();
     x.map(|v| rms + v.abs())
 }
 
-/// The scale that errs least when `level(x / scale)` are the levels: each of `inverses` assigns levels, for which the
+/// The scale that errs least when `levels(x / scale)` are the levels: each of `inverses` assigns levels, for which the
 /// least-squares scale is exact. `None` when no assignment has a level but zero, or numbers overflow.
 pub(super) fn best_scale<const N: usize>(
     x: &[f32; N],
     weights: &[f32; N],
     inverses: impl Iterator<Item = f32>,
-    level: impl Fn(f32) -> f32,
+    levels: impl Fn([f32; N]) -> [f32; N],
 ) -> Option<f32> {
     let mut best = None;
     let mut best_gain = 0.0;
     for inverse in inverses {
-        let (mut with_x, mut squares) = (0.0, 0.0);
-        for (v, w) in x.iter().zip(weights) {
-            let q = level(v * inverse);
-            with_x += w * q * v;
-            squares += w * q * q;
-        }
+        let q = levels(x.map(|v| v * inverse));
+        let weighted = zip_map(&q, weights, |q, w| q * w);
+        let with_x = sum(&zip_map(&weighted, x, |wq, v| wq * v));
+        let squares = sum(&zip_map(&weighted, &q, |wq, q| wq * q));
         // The weighted squared error falls from that of all zeros by this much.
         let gain = with_x * with_x / squares;
         if gain > best_gain && gain.is_finite() {
@@ -62,8 +87,8 @@ fn fit_scale<const N: usize>(x: &[f32; N], n: u8) -> f32 {
     let n = f32::from(n);
     let extreme = extreme(x);
     let inverses = (-STEPS..=STEPS).map(|step| -(n + f32::from(step) * 0.1) / extreme);
-    let level = |v: f32| v.round_ties_even().clamp(-n, n - 1.0);
-    best_scale(x, &importance(x), inverses, level).unwrap_or(extreme / -n)
+    let levels = |x: [f32; N]| x.map(|v| round(v.clamp(-n, n - 1.0)));
+    best_scale(x, &importance(x), inverses, levels).unwrap_or(extreme / -n)
 }
 
 /// Group scales as whole multiples, `-n..n`, of a common half-precision step `d`, which is given too.
@@ -71,7 +96,7 @@ pub(super) fn round_scales<const G: usize>(fits: &[f32; G], n: u8) -> ([i32; G],
     let n = f32::from(n);
     let d = f16::from_f32(extreme(fits) / -n).to_f32();
     let inverse = inverse(d);
-    (fits.map(|fit| (fit * inverse).round_ties_even().clamp(-n, n - 1.0) as i32), d)
+    (fits.map(|fit| round((fit * inverse).clamp(-n, n - 1.0)) as i32), d)
 }
 
 /// Scales of `G` groups of `N` weights with levels `-n_levels..n_levels`, in units `-n_scales..n_scales` of `d`.
@@ -85,7 +110,7 @@ pub(super) fn scales<const G: usize, const N: usize>(x: &[f32; 256], n_levels: u
 /// Levels `-n..n` of `x` at `scale`.
 pub(super) fn levels<const N: usize>(x: &[f32; N], scale: f32, n: u8) -> [i32; N] {
     let (inverse, n) = (inverse(scale), f32::from(n));
-    x.map(|v| (v * inverse).round_ties_even().clamp(-n, n - 1.0) as i32)
+    x.map(|v| round((v * inverse).clamp(-n, n - 1.0)) as i32)
 }
 
 /// Scale and (positive) minimum for `x ≈ scale * q - min` with `q` in `0..=top`.
@@ -101,10 +126,10 @@ fn fit_scale_and_min<const N: usize>(x: &[f32; N], top: u8) -> (f32, f32) {
     let mut best_error = f32::INFINITY;
     for step in -STEPS..=STEPS {
         let inverse = (top + f32::from(step) * 0.1) / (max - min);
-        let q = x.map(|v| ((v - min) * inverse).round_ties_even().clamp(0.0, top));
+        let q = x.map(|v| round(((v - min) * inverse).clamp(0.0, top)));
         let Some((scale, min)) = least_squares(x, &weights, &q) else { continue };
-        let squares = x.iter().zip(&weights).zip(&q).map(|((v, w), q)| w * (scale * q + min - v).powi(2));
-        let error = squares.sum();
+        let errors = zip_map(&q, x, |q, v| scale * q + min - v);
+        let error = sum(&zip_map(&errors, &weights, |e, w| w * e * e));
         if error < best_error {
             best_error = error;
             best = (scale, min);
@@ -115,14 +140,11 @@ fn fit_scale_and_min<const N: usize>(x: &[f32; N], top: u8) -> (f32, f32) {
 
 /// `scale` and `min <= 0` that minimise the weighted error of `x ≈ scale * q + min`.
 fn least_squares<const N: usize>(x: &[f32; N], weights: &[f32; N], q: &[f32; N]) -> Option<(f32, f32)> {
-    let (mut sum_w, mut sum_x, mut sum_q, mut sum_qq, mut sum_qx) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for ((v, w), q) in x.iter().zip(weights).zip(q) {
-        sum_w += w;
-        sum_x += w * v;
-        sum_q += w * q;
-        sum_qq += w * q * q;
-        sum_qx += w * q * v;
-    }
+    let weighted = zip_map(q, weights, |q, w| q * w);
+    let (sum_w, sum_q) = (sum(weights), sum(&weighted));
+    let sum_x = sum(&zip_map(weights, x, |w, v| w * v));
+    let sum_qq = sum(&zip_map(&weighted, q, |wq, q| wq * q));
+    let sum_qx = sum(&zip_map(&weighted, x, |wq, v| wq * v));
     let determinant = sum_w * sum_qq - sum_q * sum_q;
     if determinant.is_nan() || determinant <= 0.0 {
         return None;
@@ -147,12 +169,12 @@ pub(super) fn scales_and_mins<const G: usize, const N: usize>(
     let n_scales = f32::from(n_scales);
     let step = |greatest: f32| f16::from_f32(greatest / n_scales).to_f32();
     let (d, dmin) = (step(greatest.0), step(greatest.1));
-    let round = |v: f32, d: f32| (v * inverse(d)).round_ties_even().clamp(0.0, n_scales) as u8;
+    let round = |v: f32, d: f32| round((v * inverse(d)).clamp(0.0, n_scales)) as u8;
     (fits.map(|(scale, min)| (round(scale, d), round(min, dmin))), d, dmin)
 }
 
 /// Levels `0..=top` of `x` at `scale`, counted from `-min`.
 pub(super) fn levels_above_min<const N: usize>(x: &[f32; N], scale: f32, min: f32, top: u8) -> [u8; N] {
     let inverse = inverse(scale);
-    x.map(|v| ((v + min) * inverse).round_ties_even().clamp(0.0, f32::from(top)) as u8)
+    x.map(|v| round(((v + min) * inverse).clamp(0.0, f32::from(top))) as u8)
 }
