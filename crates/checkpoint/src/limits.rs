@@ -15,6 +15,10 @@ pub(crate) const KEYS: u64 = 65_536;
 pub(crate) const TENSORS: u64 = 131_072;
 /// Most dimensions of a tensor.
 pub(crate) const DIMS: u32 = 4;
+/// Deepest nesting of metadata arrays: an array of numbers has depth 1.
+pub(crate) const ARRAY_DEPTH: u32 = 4;
+/// Most arrays inside metadata arrays, in a whole file (none are known to exist).
+pub(crate) const NESTED_ARRAYS: u64 = 4096;
 /// Largest alignment of tensor data, in bytes (files use 32; 64 KiB pages exist).
 pub(crate) const ALIGNMENT: u64 = 1 << 20;
 /// Longest head (metadata and tensor directory) of a file, in bytes.

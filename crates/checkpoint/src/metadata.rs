@@ -222,6 +222,8 @@ pub struct Array {
     bytes: SharedBytes,
     /// For strings: the offset into `bytes` of each one's length, then the end of the last.
     starts: Arc<Vec<usize>>,
+    /// For arrays of arrays: the elements.
+    nested: Arc<Vec<Array>>,
 }
 
 /// Bytes of the length before each string.
@@ -230,12 +232,19 @@ pub(crate) const LENGTH_BYTES: usize = 8;
 impl Array {
     /// Elements of fixed width: `bytes` holds exactly `len` of them, and bools are known to be 0 or 1.
     pub(crate) fn fixed(element: ValueType, len: usize, bytes: SharedBytes) -> Self {
-        Self { element, len, bytes, starts: Arc::default() }
+        Self { element, len, bytes, starts: Arc::default(), nested: Arc::default() }
     }
 
     /// Strings: `bytes` is `u64 length, bytes` again and again; `starts` has the offset of each length and the end.
     pub(crate) fn strings(bytes: SharedBytes, starts: Vec<usize>) -> Self {
-        Self { element: ValueType::String, len: starts.len().saturating_sub(1), bytes, starts: Arc::new(starts) }
+        let len = starts.len().saturating_sub(1);
+        Self { element: ValueType::String, len, bytes, starts: Arc::new(starts), nested: Arc::default() }
+    }
+
+    /// Arrays in an array.
+    pub(crate) fn arrays(elements: Vec<Array>) -> Self {
+        let (len, bytes) = (elements.len(), SharedBytes::from_vec(Vec::new()));
+        Self { element: ValueType::Array, len, bytes, starts: Arc::default(), nested: Arc::new(elements) }
     }
 
     /// Where element `index` lies in `bytes`. `None` beyond the end.
@@ -265,6 +274,9 @@ impl Array {
 
     /// The element at `index`. `None` beyond the end.
     pub fn get(&self, index: usize) -> Option<Value> {
+        if self.element == ValueType::Array {
+            return self.nested.get(index).cloned().map(Value::Array);
+        }
         let range = self.range(index)?;
         match self.element {
             ValueType::String => self.bytes.slice(range).map(|bytes| Value::String(Text(bytes))),

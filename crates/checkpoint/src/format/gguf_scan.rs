@@ -44,17 +44,22 @@ const VALUE_TYPES: &[(u32, ValueType)] = &[
     (12, ValueType::F64),
 ];
 
+/// Bytes of an empty array: element type and length.
+const LEAST_ARRAY_BYTES: u64 = 4 + 8;
+
 /// A place in the head of a file.
 pub(crate) struct Scan {
     bytes: SharedBytes,
     at: usize,
     file_len: u64,
+    /// Arrays found inside arrays so far.
+    n_nested: u64,
 }
 
 impl Scan {
     /// A scan of `bytes`, the beginning (or all) of a file of `file_len` bytes.
     pub(crate) fn new(bytes: SharedBytes, file_len: u64) -> Self {
-        Self { bytes, at: 0, file_len }
+        Self { bytes, at: 0, file_len, n_nested: 0 }
     }
 
     /// Bytes of the file read so far.
@@ -138,7 +143,7 @@ impl Scan {
     pub(crate) fn value(&mut self) -> Scanned<Value> {
         match self.value_type("value type")? {
             ValueType::String => self.text("string", limits::STRING_BYTES).map(|bytes| Value::String(Text(bytes))),
-            ValueType::Array => self.array().map(Value::Array),
+            ValueType::Array => self.array(1).map(Value::Array),
             fixed => {
                 let range = self.skip(fixed.width().unwrap_or_default() as u64, "value")?;
                 let bytes = self.bytes.get(range).unwrap_or_default();
@@ -153,7 +158,7 @@ impl Scan {
         row.map(|(_, kind)| *kind).ok_or_else(|| Fault::Bad(format!("unknown {what} {number}")))
     }
 
-    fn array(&mut self) -> Scanned<Array> {
+    fn array(&mut self, depth: u32) -> Scanned<Array> {
         let element = self.value_type("array element type")?;
         match element.width() {
             Some(width) => {
@@ -167,7 +172,16 @@ impl Scan {
                 Ok(Array::fixed(element, len, bytes))
             }
             None if element == ValueType::String => self.strings(),
-            None => bad("arrays of arrays are not supported (element type array)"),
+            None if depth < limits::ARRAY_DEPTH => {
+                let len = self.count("array length", limits::NESTED_ARRAYS, LEAST_ARRAY_BYTES)?;
+                self.n_nested = self.n_nested.saturating_add(len);
+                if self.n_nested > limits::NESTED_ARRAYS {
+                    return bad(format!("too many arrays in arrays (at most {})", limits::NESTED_ARRAYS));
+                }
+                let elements = (0..len).map(|_| self.array(depth + 1)).collect::<Scanned<_>>()?;
+                Ok(Array::arrays(elements))
+            }
+            None => bad(format!("arrays are nested too deep (at most {})", limits::ARRAY_DEPTH)),
         }
     }
 

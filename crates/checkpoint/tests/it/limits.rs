@@ -65,6 +65,23 @@ fn dimensions_and_alignments() {
 }
 
 #[test]
+fn nested_arrays() {
+    let nested = |depth: usize| {
+        let inner = array(4, 1, &7u32.to_le_bytes());
+        let value = (1..depth).fold(inner, |inner, _| array(9, 1, &inner));
+        Writer::new().key("nested", 9, &value).bytes()
+    };
+    check(&nested(4), None, None);
+    check(&nested(5), None, Some("nested too deep"));
+    let wide = |n: u64| Writer::new().key("wide", 9, &array(9, n, &array(4, 0, b"").repeat(n as usize))).bytes();
+    check(&wide(4096), None, None);
+    check(&wide(4097), None, Some("array length 4097"));
+    let many =
+        [array(9, 2048, &array(4, 0, b"").repeat(2048)), array(9, 2048, &array(4, 0, b"").repeat(2048))].concat();
+    check(&Writer::new().key("many", 9, &array(9, 2, &many)).bytes(), None, Some("too many arrays"));
+}
+
+#[test]
 fn long_strings_and_heads() {
     // The length is written, its bytes are the zeros that the file is extended by.
     let text = |len: u64| Writer::new().key("text", 8, &len.to_le_bytes()).bytes();

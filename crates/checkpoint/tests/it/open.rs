@@ -1,7 +1,7 @@
 //! Opening: typed metadata, tensor bytes with and without a map, files that are no models.
 
 use crate::writer::{Writer, array, string};
-use checkpoint::{Checkpoint, Error, OpenOptions};
+use checkpoint::{Checkpoint, Error, OpenOptions, Value};
 use std::path::Path;
 
 pub(crate) const MAPPED: OpenOptions = OpenOptions { mmap: true };
@@ -83,6 +83,21 @@ fn version_2_and_vocabulary_only_files_open() {
         let tokens = model.metadata().string_array("tokens").unwrap().unwrap();
         assert_eq!(tokens.get(0), Some(b"\xff".as_slice()));
     }
+}
+
+#[test]
+fn arrays_of_arrays() {
+    let directory = tempfile::tempdir().unwrap();
+    let inner = [array(5, 2, &[1, 0, 0, 0, 2, 0, 0, 0]), array(8, 1, &string(b"x"))].concat();
+    let path = write(directory.path(), "m.gguf", &Writer::new().key("k", 9, &array(9, 2, &inner)).bytes());
+    let model = Checkpoint::open(&path, &MAPPED).unwrap();
+    let outer = model.metadata().array("k").unwrap().unwrap();
+    let [Some(Value::Array(first)), Some(Value::Array(second)), None] = [0, 1, 2].map(|i| outer.get(i)) else {
+        panic!("{outer:?}")
+    };
+    assert_eq!(first.iter().map(|v| v.as_integer()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!(second.get(0).unwrap().as_str(), Some("x"));
+    assert!(model.metadata().u32_array("k").is_err());
 }
 
 #[test]
