@@ -14,7 +14,9 @@ mod limits;
 mod metadata;
 #[allow(unsafe_code, reason = "memory maps")]
 mod mmap;
+mod value;
 
 pub use checkpoint::{Checkpoint, OpenOptions, TensorInfo};
 pub use error::{Error, Result};
-pub use metadata::{Array, Metadata, StringArray, Text, Value, ValueType};
+pub use metadata::Metadata;
+pub use value::{Array, StringArray, Text, Value, ValueType};

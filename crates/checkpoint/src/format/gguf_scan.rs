@@ -5,7 +5,7 @@
 use crate::{
     error::quoted,
     limits,
-    metadata::{Array, LENGTH_BYTES, Text, Value, ValueType},
+    value::{Array, LENGTH_BYTES, Text, Value, ValueType},
 };
 use std::ops::Range;
 use tensor::SharedBytes;
