@@ -20,7 +20,9 @@ fn known(tables: &Tables) -> Vec<String> {
     for s in &tables.settings {
         known.extend([format!("--{}", s.flag), s.variable.clone()]);
         if s.value.is_empty() {
-            known.push(format!("--no-{}", s.flag));
+            // A switch is shown in the spelling that changes its default, and has the other one too.
+            let other = s.flag.strip_prefix("no-").map_or_else(|| format!("no-{}", s.flag), str::to_owned);
+            known.push(format!("--{other}"));
         }
     }
     let options = tables.tools.iter().flat_map(|t| &t.options);
@@ -85,7 +87,7 @@ mod tests {
                     variable: "RUSTORCH_A_TOP_P".into(),
                     ..Setting::default()
                 },
-                Setting { flag: "mmap".into(), ..Setting::default() },
+                Setting { flag: "no-mmap".into(), ..Setting::default() },
             ],
             commands: vec![SlashCommand { usage: "/save [FILE]".into(), ..SlashCommand::default() }],
             ..Tables::default()
@@ -94,7 +96,7 @@ mod tests {
             let project = Project::new(vec![File::new("README.md", text)]);
             assert_eq!(super::check(&project, &tables).len(), expected, "{text}");
         };
-        check("`--top-p 0.9`, --no-mmap, `RUSTORCH_A_TOP_P=1`, `/save a.json`", 0);
+        check("`--top-p 0.9`, --no-mmap, --mmap, `RUSTORCH_A_TOP_P=1`, `/save a.json`", 0);
         check("`--top_p 0.9`", 1);
         check("`--no-top-p`", 1);
         check("`RUSTORCH_TOP_P`", 1);

@@ -30,7 +30,7 @@ pub(super) struct Setting {
     pub(super) group: String,
     /// `section.key`
     pub(super) key: String,
-    /// Without dashes.
+    /// Without dashes; of a switch, the spelling that changes its default.
     pub(super) flag: String,
     pub(super) short: Option<char>,
     /// Name of the value; empty for a switch.
