@@ -9,7 +9,9 @@ mod error;
 pub mod limits;
 mod message;
 mod template;
+mod tokenizer;
 
 pub use error::{Error, Result};
 pub use message::{Message, Role};
 pub use template::{ChatTemplate, RenderInput};
+pub use tokenizer::{DecodeStream, EncodeOptions, Kind, Tokenizer, TokenizerModel};

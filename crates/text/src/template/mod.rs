@@ -23,7 +23,7 @@ use std::sync::Arc;
 use minijinja::Environment;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a template is rendered with.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +61,7 @@ impl ChatTemplate {
     /// Parses a template.
     ///
     /// # Errors
-    /// [`Error::TemplateSyntax`], or [`Error::TemplateLimit`] for a source too long or too deep.
+    /// [`crate::Error::TemplateSyntax`], or [`crate::Error::TemplateLimit`] for a source too long or too deep.
     pub fn from_source(source: &str) -> Result<ChatTemplate> {
         let environment = render::parse(source)?;
         Ok(ChatTemplate { source: source.into(), environment: Arc::new(environment) })
@@ -109,8 +109,8 @@ impl ChatTemplate {
     /// Renders the conversation.
     ///
     /// # Errors
-    /// [`Error::TemplateRaised`] when the template refuses, [`Error::TemplateRender`] when it fails on this input, and
-    /// [`Error::TemplateLimit`] when it wants too much.
+    /// [`crate::Error::TemplateRaised`] when the template refuses, [`crate::Error::TemplateRender`] when it fails on this input, and
+    /// [`crate::Error::TemplateLimit`] when it wants too much.
     pub fn render(&self, input: &RenderInput) -> Result<String> {
         render::render(&self.environment, input)
     }

@@ -3,3 +3,4 @@
 
 mod fixtures;
 mod templates;
+mod tokenizers;
