@@ -3,10 +3,13 @@
 use crate::{
     BenchRequest, BenchTimings, Error, Event, Forward, Info, Request, Result, Stream, Vocabulary,
     event::Flags,
+    loaded::{Loaded, Spelling},
     sample::Chain,
     sequence::{Generation, Outbox, Scoring, Sequence, Task},
     worker::{Command, Worker},
 };
+use compute::{KV_BLOCK, KvType};
+use model::Decoder;
 use std::{
     ops::ControlFlow,
     sync::{
@@ -16,6 +19,7 @@ use std::{
     thread::JoinHandle,
     time::Instant,
 };
+use text::Tokenizer;
 
 /// Events that may wait in a stream until the worker sets its sequence aside.
 const EVENTS_IN_FLIGHT: usize = 64;
@@ -40,6 +44,22 @@ impl Limits {
     pub fn new(context: usize) -> Self {
         Limits { context, prefill_chunk: 128, max_sequences: 1 }
     }
+}
+
+/// A loaded model and how to run it.
+pub struct EngineConfig {
+    /// The model.
+    pub decoder: Decoder,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Tokens that one sequence may have, prompt and answer.
+    pub context: usize,
+    /// Element type of the KV cache.
+    pub kv_type: KvType,
+    /// Rows of one prefill pass; see [`Limits::prefill_chunk`].
+    pub prefill_chunk: usize,
+    /// Sequences computed at a time. The cache is made for as many full windows.
+    pub max_sequences: usize,
 }
 
 /// What the engine holds and does at this moment.
@@ -85,6 +105,20 @@ impl Drop for Inner {
 }
 
 impl Engine {
+    /// Makes the KV cache and starts the worker.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a limit that is zero or more than the model can do; [`Error::Model`] when the cache does
+    /// not fit.
+    pub fn start(config: EngineConfig) -> Result<Engine> {
+        let EngineConfig { decoder, tokenizer, context, kv_type, prefill_chunk, max_sequences } = config;
+        // Whole blocks for each sequence: none has to wait for another's.
+        let positions = context.div_ceil(KV_BLOCK).saturating_mul(KV_BLOCK).saturating_mul(max_sequences);
+        let loaded = Loaded::new(decoder, positions, kv_type)?;
+        let limits = Limits { context, prefill_chunk, max_sequences };
+        Engine::with_parts(Box::new(loaded), Arc::new(Spelling::new(tokenizer)), limits)
+    }
+
     /// Starts the worker over anything that computes and anything that spells tokens.
     ///
     /// # Errors

@@ -72,6 +72,9 @@ pub enum Error {
     /// The worker thread could not be started.
     #[error("cannot start the engine's thread")]
     Thread(#[source] std::io::Error),
+    /// The chat template refused or failed.
+    #[error(transparent)]
+    Text(#[from] Box<text::Error>),
     /// The decoder failed.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),

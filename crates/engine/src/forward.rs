@@ -57,14 +57,11 @@ impl Info {
 
 /// Turns generated tokens into text.
 pub trait Vocabulary: Send + Sync {
-    /// A decoder for the text of one answer.
-    fn text_stream(&self) -> Box<dyn TextStream>;
+    /// A decoder for the text that continues `prompt`: all it brings is what the answer adds to the prompt's text.
+    fn text_stream(&self, prompt: &[u32]) -> Box<dyn TextStream>;
 
     /// The tokens that end an answer.
     fn end_of_generation(&self) -> &[u32];
-
-    /// Whether a token is a control token: structure, not text.
-    fn is_control(&self, id: u32) -> bool;
 }
 
 /// Text of tokens that arrive one by one: never half a character.

@@ -6,7 +6,7 @@
 //!
 //! Where things are: [`Engine`] (the handle), `worker` (the thread), `scheduler` (which rows go into the next pass),
 //! `blocks` (who owns which KV block), `sequence` (one request in progress), [`sample`] (the chain), `stop` (stop
-//! strings), [`Stats`].
+//! strings), [`window`] (what fits), [`Stats`].
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod event;
 mod forward;
+mod loaded;
 mod pass;
 mod request;
 pub mod sample;
@@ -22,9 +23,10 @@ mod scheduler;
 mod sequence;
 mod stats;
 mod stop;
+pub mod window;
 mod worker;
 
-pub use engine::{Engine, Limits, Usage};
+pub use engine::{Engine, EngineConfig, Limits, Usage};
 pub use error::{Error, Result};
 pub use event::{Canceller, Event, FinishReason, Stream};
 pub use forward::{Batch, Forward, Info, TextStream, Vocabulary};

@@ -1,11 +1,12 @@
-//! The real model behind [`Forward`]: a decoder and its cache.
+//! The real parts behind [`Forward`] and [`Vocabulary`]: a decoder with its cache, and a tokenizer.
 
 use crate::{
     Error, Result,
-    forward::{Batch, Forward, Info},
+    forward::{Batch, Forward, Info, TextStream, Vocabulary},
 };
 use compute::{KvCache, KvType};
 use model::Decoder;
+use text::{DecodeStream, Tokenizer};
 
 /// A decoder with the cache made for it.
 pub(crate) struct Loaded {
@@ -57,4 +58,38 @@ impl Forward for Loaded {
 
 fn failed(error: model::Error) -> Error {
     Error::Model(Box::new(error))
+}
+
+/// A tokenizer as the worker sees it.
+pub(crate) struct Spelling(Tokenizer);
+
+impl Spelling {
+    pub(crate) fn new(tokenizer: Tokenizer) -> Self {
+        Spelling(tokenizer)
+    }
+}
+
+impl Vocabulary for Spelling {
+    fn text_stream(&self, prompt: &[u32]) -> Box<dyn TextStream> {
+        let mut stream = self.0.decode_stream();
+        // Where a text begins, some tokenizers drop a blank; the answer begins where the prompt ends.
+        prompt.iter().for_each(|&id| drop(stream.push(id)));
+        Box::new(Spelled(stream))
+    }
+
+    fn end_of_generation(&self) -> &[u32] {
+        self.0.end_of_generation()
+    }
+}
+
+struct Spelled(DecodeStream);
+
+impl TextStream for Spelled {
+    fn push(&mut self, id: u32) -> String {
+        self.0.push(id)
+    }
+
+    fn finish(&mut self) -> String {
+        self.0.finish()
+    }
 }

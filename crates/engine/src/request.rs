@@ -15,8 +15,6 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// End-of-generation tokens are then tokens like others, and do not stop the answer.
     pub ignore_eos: bool,
-    /// Control tokens that the model generates show as text; otherwise their text is empty.
-    pub show_control: bool,
 }
 
 /// How the next token is chosen from the logits. The chain's order is penalties, top-k, top-p, min-p, temperature.

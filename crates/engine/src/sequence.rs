@@ -151,7 +151,6 @@ pub(crate) struct Generation {
     max_tokens: usize,
     context: usize,
     ignore_eos: bool,
-    show_control: bool,
     outbox: Outbox,
     asked: Instant,
     started: Option<Instant>,
@@ -172,7 +171,7 @@ impl Generation {
     ) -> Self {
         Generation {
             chain,
-            text: vocabulary.text_stream(),
+            text: vocabulary.text_stream(&request.tokens),
             stops: StopMatcher::new(&request.stop),
             vocabulary,
             n_prompt: request.tokens.len(),
@@ -180,7 +179,6 @@ impl Generation {
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
             context,
             ignore_eos: request.ignore_eos,
-            show_control: request.show_control,
             outbox,
             asked,
             started: None,
@@ -226,9 +224,7 @@ impl Generation {
         tokens.push(id);
         self.completion_tokens += 1;
         self.last = Some(now);
-        let hidden = !self.show_control && self.vocabulary.is_control(id);
-        let piece = if hidden { String::new() } else { self.text.push(id) };
-        let released = self.stops.push(piece);
+        let released = self.stops.push(self.text.push(id));
         let mut text = released.text;
         let reason = if released.stopped { Some(FinishReason::Stop) } else { self.limit(tokens.len()) };
         if reason.is_some() && !released.stopped {

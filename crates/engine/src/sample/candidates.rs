@@ -26,12 +26,14 @@ pub struct Candidates {
     /// List form, in no particular order.
     list: Vec<Candidate>,
     is_list: bool,
-    /// Weights of the draw.
+    /// Weights of a draw or of a share.
     weights: Vec<f32>,
+    /// Candidates among which a cut falls.
+    edge: Vec<Candidate>,
 }
 
-/// Candidates that a first selection gathers when the list's final size is not known beforehand.
-const FIRST_SELECTION: usize = 1024;
+/// Bins of [`Candidates::keep_share`].
+const N_BINS: usize = 256;
 
 impl Candidates {
     /// Starts over with a row of logits. False if none of them is finite.
@@ -129,25 +131,14 @@ impl Candidates {
 
     /// Keeps the smallest set of best tokens whose probability (over the tokens left) reaches `share`; at least one.
     pub fn keep_share(&mut self, share: f32) {
-        let Some(best) = self.best() else { return };
-        let total: f64 = if self.is_list {
-            self.list.iter().map(|c| f64::from(exp(c.logit - best.logit))).sum()
-        } else {
-            sum_of_exp(&self.row, best.logit)
-        };
-        let wanted = total * f64::from(share);
-        if !self.is_list {
-            // Usually a few tokens hold nearly everything; only a flat distribution needs the whole vocabulary.
-            self.keep_best(FIRST_SELECTION);
-            let gathered: f64 = self.list.iter().map(|c| f64::from(exp(c.logit - best.logit))).sum();
-            if gathered < wanted {
-                self.list.clear();
-                self.is_list = false;
-                self.keep_at_least(f32::MIN);
-            }
+        let best = self.best_logit();
+        if self.is_list {
+            let total: f64 = self.list.iter().map(|c| f64::from(exp(c.logit - best))).sum();
+            let keep = count_of_share(&mut self.list, best, total * f64::from(share));
+            self.list.truncate(keep);
+        } else if best > f32::NEG_INFINITY {
+            self.gather_share(best, f64::from(share));
         }
-        let keep = self.count_of_share(best.logit, wanted);
-        self.list.truncate(keep);
     }
 
     /// Draws a token in proportion to `exp(logit)`; `u` is uniform in `[0, 1)`. None if no token is left.
@@ -210,42 +201,70 @@ impl Candidates {
         self.is_list = true;
     }
 
-    /// How many of the best tokens reach the weight `wanted`, moving exactly those to the front of the list: a
-    /// quickselect by weight instead of a sort.
-    fn count_of_share(&mut self, best: f32, wanted: f64) -> usize {
-        let (mut low, mut high) = (0, self.list.len());
-        let mut have = 0.0;
-        // Invariant: list[..low] are kept and weigh `have` < wanted; list[high..] go, unless rounding wants more.
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            let Some(part) = self.list.get_mut(low..high) else { break };
-            part.select_nth_unstable_by(middle - low - 1, Candidate::order);
-            let upper: f64 = self.list[low..middle].iter().map(|c| f64::from(exp(c.logit - best))).sum();
-            if have + upper >= wanted {
-                high = middle;
-            } else {
-                have += upper;
-                low = middle;
+    /// Dense to list: the best tokens that reach `share`. The weights are summed by their distance from the best logit,
+    /// which tells the bin where the cut falls; only that bin has to be ordered.
+    fn gather_share(&mut self, best: f32, share: f64) {
+        self.weights.clear();
+        self.weights.extend(self.row.iter().map(|&x| exp(x - best)));
+        let mut bins = [0f64; N_BINS];
+        for (&x, &weight) in self.row.iter().zip(&self.weights) {
+            bins[bin(x, best)] += f64::from(weight);
+        }
+        let wanted = bins.iter().sum::<f64>() * share;
+        let (mut cut, mut have) = (0, 0.0);
+        while cut + 1 < N_BINS && have + bins[cut] < wanted {
+            have += bins[cut];
+            cut += 1;
+        }
+        self.edge.clear();
+        // Few pass this comparison as a rule; it is never true for −∞, and never false for a bin up to the cut's.
+        let far = if cut + 1 < N_BINS { (cut + 1) as f32 } else { f32::INFINITY };
+        for (id, &logit) in self.row.iter().enumerate().filter(|(_, x)| distance(**x, best) < far) {
+            let (candidate, bin) = (Candidate { id: id as u32, logit }, bin(logit, best));
+            if bin < cut {
+                self.list.push(candidate);
+            } else if bin == cut {
+                self.edge.push(candidate);
             }
         }
-        high.max(1).min(self.list.len())
+        let keep = count_of_share(&mut self.edge, best, wanted - have);
+        self.list.extend_from_slice(&self.edge[..keep]);
+        self.is_list = true;
     }
 }
 
-/// Sum of `exp(x - best)` over a row.
-fn sum_of_exp(row: &[f32], best: f32) -> f64 {
-    // Partial sums of 256 in f32, which vectorizes, then f64: the error stays far below what a draw can see.
-    let part = |chunk: &[f32]| {
-        let mut lanes = [0f32; 8];
-        let (eights, rest) = chunk.as_chunks::<8>();
-        for eight in eights {
-            for (lane, &x) in lanes.iter_mut().zip(eight) {
-                *lane += exp(x - best);
-            }
+/// Which bin of weights a logit falls into: eighths of its distance from the best one; everything further than 32 (less
+/// than 1e-13 of the best one's weight) into the last. Adding 2²³ leaves the rounded number in the low bits, which is
+/// cheaper than a conversion that has to care for all floats.
+#[inline(always)]
+fn bin(logit: f32, best: f32) -> usize {
+    (distance(logit, best).min((N_BINS - 1) as f32) + 8_388_608.0).to_bits() as usize % N_BINS
+}
+
+/// How far a logit is from the best one, in bins.
+#[inline(always)]
+fn distance(logit: f32, best: f32) -> f32 {
+    (best - logit) * 8.0
+}
+
+/// How many of the best tokens reach the weight `wanted` (at least one, if there is any), moving exactly those to the
+/// front of the list: a quickselect by weight instead of a sort.
+fn count_of_share(list: &mut [Candidate], best: f32, wanted: f64) -> usize {
+    let (mut low, mut high) = (0, list.len());
+    let mut have = 0.0;
+    // Invariant: list[..low] are kept and weigh `have` < wanted; list[high..] go, unless rounding wants more.
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        list[low..high].select_nth_unstable_by(middle - low - 1, Candidate::order);
+        let upper: f64 = list[low..middle].iter().map(|c| f64::from(exp(c.logit - best))).sum();
+        if have + upper >= wanted {
+            high = middle;
+        } else {
+            have += upper;
+            low = middle;
         }
-        lanes.iter().sum::<f32>() + rest.iter().map(|&x| exp(x - best)).sum::<f32>()
-    };
-    row.chunks(256).map(|chunk| f64::from(part(chunk))).sum()
+    }
+    high.max(1).min(list.len())
 }
 
 /// `e^x` for `x ≤ 0` to 2 units in the last place, 0 below −87: branch-free so that it vectorizes, and the same bits

@@ -16,14 +16,14 @@ use std::{
 
 /// Tokens 0..26 are the letters; 26 ends the answer, 27 is a control token, 28 and 29 are the two halves of `é`,
 /// 30 is two letters (`xy`), 31 nothing.
-pub const N_VOCAB: usize = 32;
-pub const END: u32 = 26;
-pub const CONTROL: u32 = 27;
+pub(crate) const N_VOCAB: usize = 32;
+pub(crate) const END: u32 = 26;
+pub(crate) const CONTROL: u32 = 27;
 
 /// What the model answers after a prefix.
-pub type Script = dyn Fn(&[u32]) -> Answer + Send + Sync;
+pub(crate) type Script = dyn Fn(&[u32]) -> Answer + Send + Sync;
 
-pub enum Answer {
+pub(crate) enum Answer {
     /// This token is by far the best.
     Token(u32),
     /// These logits.
@@ -36,19 +36,19 @@ pub enum Answer {
 
 /// What the test can see of the model's work.
 #[derive(Default)]
-pub struct Log {
+pub(crate) struct Log {
     /// Rows of each pass, by sequence.
-    pub passes: Mutex<Vec<Vec<usize>>>,
-    pub resets: AtomicUsize,
+    pub(crate) passes: Mutex<Vec<Vec<usize>>>,
+    pub(crate) resets: AtomicUsize,
 }
 
 impl Log {
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.passes.lock().unwrap().iter().flatten().sum()
     }
 }
 
-pub struct Fake {
+pub(crate) struct Fake {
     n_blocks: usize,
     max_rows: usize,
     cache: Vec<Option<u32>>,
@@ -114,19 +114,15 @@ impl Forward for Fake {
 }
 
 /// The letters and oddities of [`N_VOCAB`].
-pub struct Letters;
+pub(crate) struct Letters;
 
 impl Vocabulary for Letters {
-    fn text_stream(&self) -> Box<dyn TextStream> {
+    fn text_stream(&self, _prompt: &[u32]) -> Box<dyn TextStream> {
         Box::new(LetterStream(false))
     }
 
     fn end_of_generation(&self) -> &[u32] {
         &[END]
-    }
-
-    fn is_control(&self, id: u32) -> bool {
-        id == CONTROL
     }
 }
 
@@ -140,7 +136,6 @@ impl TextStream for LetterStream {
         let text = match id {
             0..26 => char::from(b'a' + id as u8).to_string(),
             26 => "<end>".to_string(),
-            27 => "<control>".to_string(),
             28 => {
                 self.0 = true;
                 String::new()
@@ -157,10 +152,10 @@ impl TextStream for LetterStream {
     }
 }
 
-pub struct Setup {
-    pub n_blocks: usize,
-    pub limits: Limits,
-    pub max_rows: usize,
+pub(crate) struct Setup {
+    pub(crate) n_blocks: usize,
+    pub(crate) limits: Limits,
+    pub(crate) max_rows: usize,
 }
 
 impl Default for Setup {
@@ -170,12 +165,12 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn start(&self, script: impl Fn(&[u32]) -> Answer + Send + Sync + 'static) -> (Engine, Arc<Log>) {
+    pub(crate) fn start(&self, script: impl Fn(&[u32]) -> Answer + Send + Sync + 'static) -> (Engine, Arc<Log>) {
         self.start_gated(script, None)
     }
 
     /// With a gate, every pass waits for a permit.
-    pub fn gated(
+    pub(crate) fn gated(
         &self,
         script: impl Fn(&[u32]) -> Answer + Send + Sync + 'static,
     ) -> (Engine, Arc<Log>, SyncSender<()>) {
@@ -204,49 +199,49 @@ impl Setup {
 }
 
 /// A next token that depends on every token of the prefix and its position: never the end.
-pub fn mixed(prefix: &[u32]) -> u32 {
+pub(crate) fn mixed(prefix: &[u32]) -> u32 {
     let hash = prefix.iter().fold(7u64, |hash, &t| (hash ^ u64::from(t)).wrapping_mul(0x100_0000_01b3).rotate_left(7));
     (hash % 26) as u32
 }
 
 /// What `mixed` continues a prefix with.
-pub fn continuation(prompt: &[u32], n: usize) -> Vec<u32> {
+pub(crate) fn continuation(prompt: &[u32], n: usize) -> Vec<u32> {
     let mut tokens = prompt.to_vec();
     (0..n).for_each(|_| tokens.push(mixed(&tokens)));
     tokens.split_off(prompt.len())
 }
 
 /// A prompt of `n` tokens.
-pub fn prompt(seed: u32, n: usize) -> Vec<u32> {
+pub(crate) fn prompt(seed: u32, n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| (i * 7 + seed * 11 + i * i * seed) % 26).collect()
 }
 
-pub fn greedy(tokens: Vec<u32>, max_tokens: usize) -> Request {
+pub(crate) fn greedy(tokens: Vec<u32>, max_tokens: usize) -> Request {
     Request { tokens, sampling: Sampling::greedy(), max_tokens: Some(max_tokens), ..Request::default() }
 }
 
 /// A finished answer.
 #[derive(Debug)]
-pub struct Outcome {
-    pub ids: Vec<u32>,
-    pub text: String,
+pub(crate) struct Outcome {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) text: String,
     /// `done` of the prefill events.
-    pub progress: Vec<usize>,
-    pub end: std::result::Result<(FinishReason, Stats), Error>,
+    pub(crate) progress: Vec<usize>,
+    pub(crate) end: std::result::Result<(FinishReason, Stats), Error>,
 }
 
 impl Outcome {
-    pub fn reason(&self) -> FinishReason {
+    pub(crate) fn reason(&self) -> FinishReason {
         self.end.as_ref().map(|end| end.0).unwrap_or(FinishReason::Error)
     }
 
-    pub fn stats(&self) -> &Stats {
+    pub(crate) fn stats(&self) -> &Stats {
         &self.end.as_ref().unwrap().1
     }
 }
 
 /// Takes what is left of a stream. Fails rather than hanging.
-pub fn drain(mut stream: Stream) -> Outcome {
+pub(crate) fn drain(mut stream: Stream) -> Outcome {
     let mut outcome = Outcome { ids: Vec::new(), text: String::new(), progress: Vec::new(), end: Err(Error::Stopped) };
     while let Some(event) = stream.recv_timeout(Duration::from_secs(60)).expect("an event within a minute") {
         match event {

@@ -79,9 +79,10 @@ fn conversations_beside_each_other_keep_their_prefixes() {
 
 #[test]
 fn several_sequences_give_the_same_tokens_as_alone() {
-    let (engine, log) = follows();
+    let (engine, log, permits) = Setup::default().gated(|prefix| Answer::Token(mixed(prefix)));
     let prompts: Vec<Vec<u32>> = (1..=6).map(|i| prompt(i, i as usize * 23)).collect();
     let streams: Vec<_> = prompts.iter().map(|tokens| engine.generate(greedy(tokens.clone(), 60))).collect();
+    (0..1000).for_each(|_| permits.send(()).unwrap());
     for (tokens, outcome) in prompts.iter().zip(streams.into_iter().map(drain)) {
         assert_eq!(outcome.ids, continuation(tokens, 60));
         assert_eq!(outcome.reason(), FinishReason::Length);
@@ -160,14 +161,6 @@ fn stop_strings_and_held_back_text() {
     check_text(&[0, 0, 0, 0, 0, 28], &[], "aaaaa\u{fffd}", 6, Length);
     check_text(&[0, CONTROL, 1], &["ab"], "", 3, Stop);
     check_text(&[0, 31, 1], &[], "ab", 3, Stop);
-}
-
-#[test]
-fn control_tokens_show_when_asked() {
-    let (engine, _) = Setup::default().start(|_| Answer::Token(CONTROL));
-    assert_eq!(drain(engine.generate(greedy(prompt(1, 3), 2))).text, "");
-    let request = Request { show_control: true, ..greedy(prompt(1, 3), 2) };
-    assert_eq!(drain(engine.generate(request)).text, "<control><control>");
 }
 
 #[test]
@@ -337,6 +330,6 @@ fn times_are_plausible() {
     (0..2).for_each(|_| permits.send(()).unwrap());
     let outcome = drain(stream);
     let stats = outcome.stats();
-    assert!(stats.ttft_s >= 0.02 && stats.prefill_s >= 0.01 && stats.prefill_s <= stats.ttft_s, "{stats:?}");
-    assert!(stats.decode_s >= 0.0);
+    // The first pass could not begin before the permits came.
+    assert!(stats.ttft_s >= 0.02 && stats.prefill_s <= stats.ttft_s && stats.decode_s >= 0.0, "{stats:?}");
 }

@@ -1,0 +1,199 @@
+//! The whole stack on a trained model: the greedy continuation of every prompt is the reference's, alone and side by
+//! side, whatever the chunks, the cache and the cancellations in between.
+
+use crate::fake::{drain, greedy};
+use checkpoint::{Checkpoint, OpenOptions};
+use compute::{
+    KvType, Precision,
+    cpu::{CpuDevice, CpuOptions},
+};
+use engine::{Engine, EngineConfig, Event, FinishReason, Request, Sampling, window};
+use model::{Decoder, LoadOptions};
+use serde_json::Value;
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use text::{EncodeOptions, Tokenizer};
+
+/// The folder of the trained model, if it is there; CI must have it.
+fn stories() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let found = ["fixtures/stories260K", "../shared/fixtures/stories260K"].map(|path| root.join(path));
+    let found = found.into_iter().find(|path| path.join("reference.json").is_file());
+    if found.is_none() {
+        println!("skipped: no fixtures/stories260K");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has no fixtures/stories260K");
+    }
+    found
+}
+
+struct Case {
+    prompt: Vec<u32>,
+    text: String,
+    greedy: Vec<u32>,
+}
+
+fn cases(folder: &Path, file: &str) -> Vec<Case> {
+    let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
+    let ids = |value: &Value| -> Vec<u32> {
+        value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
+    };
+    let prompts = reference["prompts"].as_array().unwrap();
+    let answers = reference["gguf"][file].as_array().unwrap();
+    prompts
+        .iter()
+        .zip(answers)
+        .map(|(prompt, answer)| Case {
+            prompt: ids(&prompt["ids"]),
+            text: prompt["text"].as_str().unwrap().to_string(),
+            greedy: ids(&answer["exact"]["greedy"]),
+        })
+        .collect()
+}
+
+fn load(
+    folder: &Path,
+    file: &str,
+    precision: Precision,
+    max_sequences: usize,
+    prefill_chunk: usize,
+) -> (Engine, Tokenizer) {
+    let checkpoint = Checkpoint::open(&folder.join("gguf").join(file), &OpenOptions::default()).unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
+    let device = CpuDevice::new(CpuOptions { threads: Some(1), precision, isa: None }).unwrap();
+    let options = LoadOptions { max_rows: 64, ..LoadOptions::default() };
+    let decoder = Decoder::load(&checkpoint, Arc::new(device), &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    let engine = Engine::start(EngineConfig {
+        decoder,
+        tokenizer: tokenizer.clone(),
+        context: 256,
+        kv_type: KvType::F32,
+        prefill_chunk,
+        max_sequences,
+    });
+    (engine.unwrap(), tokenizer)
+}
+
+fn request(case: &Case) -> Request {
+    Request { ignore_eos: true, ..greedy(case.prompt.clone(), case.greedy.len()) }
+}
+
+const FLOATS: [&str; 3] = ["stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-bf16.gguf"];
+
+#[test]
+fn greedy_answers_are_the_reference() {
+    let Some(folder) = stories() else { return };
+    for file in FLOATS {
+        for precision in [Precision::F32, Precision::Fast] {
+            let (engine, tokenizer) = load(&folder, file, precision, 1, 8);
+            for case in cases(&folder, file) {
+                let outcome = drain(engine.generate(request(&case)));
+                assert_eq!(outcome.ids, case.greedy, "{file} {precision:?} {}", case.text);
+                assert_eq!(outcome.reason(), FinishReason::Length);
+                // The text is what the answer adds to the prompt's.
+                let all = tokenizer.decode(&[case.prompt.as_slice(), &case.greedy].concat());
+                let before = tokenizer.decode(&case.prompt);
+                assert_eq!(outcome.text, String::from_utf8_lossy(&all[before.len()..]), "{file} {}", case.text);
+            }
+        }
+    }
+}
+
+#[test]
+fn side_by_side_is_the_same() {
+    let Some(folder) = stories() else { return };
+    for file in FLOATS {
+        let cases = cases(&folder, file);
+        for (together, chunk) in [(2, 64), (2, 5), (4, 16)] {
+            let (engine, _) = load(&folder, file, Precision::F32, together, chunk);
+            let streams: Vec<_> = cases.iter().map(|case| engine.generate(request(case))).collect();
+            for (case, outcome) in cases.iter().zip(streams.into_iter().map(drain)) {
+                assert_eq!(outcome.ids, case.greedy, "{file} {together} {chunk} {}", case.text);
+            }
+        }
+    }
+}
+
+#[test]
+fn continuing_after_a_cancellation_is_the_same() {
+    let Some(folder) = stories() else { return };
+    let (engine, _) = load(&folder, FLOATS[0], Precision::F32, 1, 8);
+    for case in cases(&folder, FLOATS[0]) {
+        let mut stream = engine.generate(Request { max_tokens: None, ..request(&case) });
+        let mut tokens = case.prompt.clone();
+        while tokens.len() < case.prompt.len() + 20 {
+            if let Some(Event::Token { id, .. }) = stream.recv() {
+                tokens.push(id);
+            }
+        }
+        drop(stream);
+        let left = case.greedy.len() - 20;
+        let rest = drain(engine.generate(Request { ignore_eos: true, ..greedy(tokens.clone(), left) }));
+        assert_eq!(rest.ids, case.greedy[20..], "{}", case.text);
+        assert_eq!(rest.stats().cached_tokens, tokens.len() - 1, "nothing is computed twice");
+    }
+}
+
+#[test]
+fn logits_rows_agree_with_the_answer() {
+    let Some(folder) = stories() else { return };
+    let (engine, _) = load(&folder, FLOATS[0], Precision::F32, 1, 8);
+    let n_vocab = engine.info().n_vocab;
+    for case in cases(&folder, FLOATS[0]) {
+        let tokens = [case.prompt.as_slice(), &case.greedy].concat();
+        let mut best = Vec::new();
+        let from = case.prompt.len() - 1;
+        let rows = engine.logits(&tokens, from, |first, block| {
+            assert_eq!(first, from + best.len());
+            best.extend(
+                block
+                    .chunks(n_vocab)
+                    .map(|row| (0..n_vocab).reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap() as u32),
+            );
+            ControlFlow::Continue(())
+        });
+        rows.unwrap();
+        assert_eq!(best[..case.greedy.len()], case.greedy);
+    }
+}
+
+#[test]
+fn sampled_text_is_whole_and_reproducible() {
+    let Some(folder) = stories() else { return };
+    let (engine, tokenizer) = load(&folder, FLOATS[0], Precision::F32, 2, 32);
+    let prompt = tokenizer.encode("One day", EncodeOptions { bos_eos: true, special: false });
+    let run = |seed| {
+        let sampling = Sampling { temperature: 1.0, repeat_penalty: 1.1, seed: Some(seed), ..Sampling::default() };
+        drain(engine.generate(Request { sampling, ..greedy(prompt.clone(), 100) }))
+    };
+    let (a, b) = (run(1), run(2));
+    assert_ne!(a.ids, b.ids);
+    assert_eq!(run(1).ids, a.ids);
+    assert!(a.text.len() > 50 && !a.text.contains('\u{fffd}'), "{}", a.text);
+}
+
+#[test]
+fn the_window_is_counted_exactly() {
+    let Some(folder) = stories() else { return };
+    let (engine, tokenizer) = load(&folder, FLOATS[0], Precision::F32, 1, 32);
+    let template = text::ChatTemplate::builtin("chatml").unwrap();
+    let renderer = window::Renderer::new(&tokenizer, Some(&template));
+    let turn = |role, n: usize| text::Message::new(role, "Once upon a time there was a cat. ".repeat(n));
+    let talk = [
+        turn(text::Role::System, 1),
+        turn(text::Role::User, 4),
+        turn(text::Role::Assistant, 4),
+        turn(text::Role::User, 1),
+    ];
+    let all = renderer.tokens(&talk, None).unwrap();
+    assert!(all.len() <= engine.context(), "{}", all.len());
+    let roomy = window::Window { context: all.len() + 1, reserve: 1 };
+    let fitted = renderer.fit(&talk, None, roomy).unwrap();
+    assert_eq!((fitted.tokens.as_slice(), fitted.leaving), (all.as_slice(), 0..0));
+    let tight = window::Window { context: all.len() + 1, reserve: 2 };
+    let fitted = renderer.fit(&talk, None, tight).unwrap();
+    assert_eq!((fitted.leaving, fitted.wanted), (1..3, all.len()));
+    assert_eq!(fitted.tokens, renderer.tokens([&talk[0], &talk[3]], None).unwrap());
+}
