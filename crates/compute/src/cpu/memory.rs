@@ -61,6 +61,25 @@ impl<T: Plain> Memory<T> {
     }
 }
 
+impl Memory<u8> {
+    /// The same on huge pages where the system has them: address translation costs a quarter of the memory bandwidth
+    /// otherwise.
+    pub(crate) fn zeroed_huge(len: usize, what: &str) -> Result<Self> {
+        let memory = Self::zeroed(len, what)?;
+        #[cfg(target_os = "linux")]
+        {
+            const HUGE: usize = 2 << 20;
+            let skip = memory.base.as_ptr().align_offset(4096);
+            let bytes = memory.layout.size().saturating_sub(skip) & !4095;
+            if bytes >= HUGE {
+                // SAFETY: whole pages inside our own allocation; the advice changes no contents and may fail freely.
+                unsafe { libc::madvise(memory.base.as_ptr().add(skip).cast(), bytes, libc::MADV_HUGEPAGE) };
+            }
+        }
+        Ok(memory)
+    }
+}
+
 impl<T: Plain> Drop for Memory<T> {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout and not freed before.

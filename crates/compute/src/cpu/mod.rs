@@ -3,9 +3,11 @@
 //! What belongs here: [`CpuDevice`], what its operations share (pool, scratch, kernels), the checks at the boundary.
 //! What does not: the operations themselves (`op`), inner loops (`simd`).
 
+mod columns;
 mod kv;
 mod memory;
 mod op;
+mod packed;
 mod pool;
 mod simd;
 mod topology;
@@ -114,7 +116,7 @@ impl Device for CpuDevice {
     }
 
     fn upload(&self, tensor: &HostTensor, usage: WeightUse) -> Result<Weight> {
-        weight::upload(tensor, usage)
+        weight::upload(&mut self.work().team, tensor, usage)
     }
 
     fn kv_cache(&self, spec: &KvSpec) -> Result<KvCache> {

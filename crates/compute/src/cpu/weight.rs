@@ -1,9 +1,14 @@
-//! Tensors on the CPU device: matrices in the bytes of the file, vectors as `f32`.
+//! Tensors on the CPU device: matrices repacked for the integer products or in the bytes of the file, vectors as `f32`.
 //!
 //! What belongs here: what `upload` makes and typed access to it. What does not: arithmetic (`op`).
 
-use super::{argument, simd::Kernels};
-use crate::{Error, Result, Weight, WeightUse};
+use super::{
+    argument,
+    op::Team,
+    packed::{Packed, TILE},
+    simd::Kernels,
+};
+use crate::{Error, Precision, Result, Weight, WeightUse};
 use std::sync::Arc;
 use tensor::{DType, HostTensor, SharedBytes};
 
@@ -11,12 +16,14 @@ use tensor::{DType, HostTensor, SharedBytes};
 pub(crate) enum CpuWeight {
     /// Rows as they lie in the file (zero copy).
     Rows(SharedBytes),
+    /// Tiles of 16 rows, each matrix of a stack on its own.
+    Packed { packed: Packed, rows_each: usize },
     /// Norms, biases, frequencies.
     Vector(Vec<f32>),
 }
 
 /// Brings a tensor to the device.
-pub(crate) fn upload(tensor: &HostTensor, usage: WeightUse) -> Result<Weight> {
+pub(crate) fn upload(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> Result<Weight> {
     let (dtype, shape) = (tensor.dtype(), *tensor.shape());
     let refused = |source| Error::Tensor { name: tensor.name().to_owned(), source };
     if !dtype.can_decode() {
@@ -28,11 +35,31 @@ pub(crate) fn upload(tensor: &HostTensor, usage: WeightUse) -> Result<Weight> {
             let bytes = values.len() * size_of::<f32>();
             (CpuWeight::Vector(values), bytes, false)
         }
+        WeightUse::Matrix | WeightUse::Experts if team.precision == Precision::Fast => match pack(team, tensor, usage)?
+        {
+            Some(weight) => weight,
+            None => (CpuWeight::Rows(tensor.bytes().clone()), tensor.bytes().len(), true),
+        },
         WeightUse::Matrix | WeightUse::Experts | WeightUse::Table => {
             (CpuWeight::Rows(tensor.bytes().clone()), tensor.bytes().len(), true)
         }
     };
     Ok(Weight { inner: Arc::new(inner), dtype, shape, resident, mapped })
+}
+
+/// A matrix, or each matrix of a stack, repacked; with its bytes.
+fn pack(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> Result<Option<(CpuWeight, usize, bool)>> {
+    let shape = tensor.shape();
+    let n_matrices = match (usage, shape.dims()) {
+        (WeightUse::Experts, [n, _, _]) => *n,
+        _ => 1,
+    };
+    let rows_each = shape.rows() / n_matrices.max(1);
+    let packed = Packed::new(team, tensor.dtype(), tensor.bytes(), n_matrices, rows_each, shape.row_len())?;
+    Ok(packed.map(|packed| {
+        let bytes = packed.tiles.len();
+        (CpuWeight::Packed { packed, rows_each }, bytes, false)
+    }))
 }
 
 /// The values of a vector of `len` elements.
@@ -42,7 +69,7 @@ pub(crate) fn vector<'a>(op: &'static str, weight: &'a Weight, len: usize) -> Re
         Some(CpuWeight::Vector(values)) => {
             Err(argument(op, format_args!("a vector of {} elements where {len} are needed", values.len())))
         }
-        Some(CpuWeight::Rows(_)) => Err(argument(op, "a matrix where a vector is needed")),
+        Some(CpuWeight::Rows(_) | CpuWeight::Packed { .. }) => Err(argument(op, "a matrix where a vector is needed")),
         None => Err(argument(op, "a weight of another device")),
     }
 }
@@ -56,48 +83,97 @@ pub(crate) fn optional_vector<'a>(
     weight.map(|w| vector(op, w, len)).transpose()
 }
 
-/// Rows of one dtype that lie one after another.
+/// Rows of one dtype.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     pub(crate) dtype: DType,
     pub(crate) n_rows: usize,
     pub(crate) row_len: usize,
-    row_bytes: usize,
-    bytes: &'a [u8],
+    store: Store<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Store<'a> {
+    /// One after another, as in the file.
+    Rows { bytes: &'a [u8], row_bytes: usize },
+    /// From a tile on.
+    Packed { packed: &'a Packed, first_tile: usize, rows_each: usize },
 }
 
 impl<'a> Matrix<'a> {
     /// A weight seen as `[rows, row_len]`, all outer dimensions flattened.
     pub(crate) fn of(op: &'static str, weight: &'a Weight) -> Result<Self> {
-        let bytes = match weight.inner.downcast_ref::<CpuWeight>() {
-            Some(CpuWeight::Rows(bytes)) => bytes,
+        let (n_rows, row_len) = (weight.shape.rows(), weight.shape.row_len());
+        let store = match weight.inner.downcast_ref::<CpuWeight>() {
+            Some(CpuWeight::Rows(bytes)) => {
+                let row_bytes = weight.dtype.row_bytes(row_len).map_err(|e| argument(op, e))?;
+                if row_bytes.checked_mul(n_rows) != Some(bytes.len()) {
+                    return Err(argument(op, "a weight whose bytes do not fit its shape"));
+                }
+                Store::Rows { bytes, row_bytes }
+            }
+            Some(CpuWeight::Packed { packed, rows_each }) => {
+                Store::Packed { packed, first_tile: 0, rows_each: *rows_each }
+            }
             Some(CpuWeight::Vector(_)) => return Err(argument(op, "a vector where a matrix is needed")),
             None => return Err(argument(op, "a weight of another device")),
         };
-        let (n_rows, row_len) = (weight.shape.rows(), weight.shape.row_len());
-        let row_bytes = weight.dtype.row_bytes(row_len).map_err(|e| argument(op, e))?;
-        if row_bytes.checked_mul(n_rows) != Some(bytes.len()) {
-            return Err(argument(op, "a weight whose bytes do not fit its shape"));
+        Ok(Self { dtype: weight.dtype, n_rows, row_len, store })
+    }
+
+    /// Whether [`Matrix::part`] can cut it into matrices of `n_rows`.
+    pub(crate) fn is_stack_of(&self, n_rows: usize) -> bool {
+        match self.store {
+            Store::Rows { .. } => true,
+            Store::Packed { rows_each, .. } => rows_each == n_rows,
         }
-        Ok(Self { dtype: weight.dtype, n_rows, row_len, row_bytes, bytes })
     }
 
-    /// Rows `first..first + n_rows` of it.
-    pub(crate) fn part(self, first: usize, n_rows: usize) -> Self {
-        let bytes = &self.bytes[first * self.row_bytes..(first + n_rows) * self.row_bytes];
-        Self { n_rows, bytes, ..self }
+    /// Matrix `index` of a stack of matrices of `n_rows`.
+    pub(crate) fn part(self, index: usize, n_rows: usize) -> Self {
+        let store = match self.store {
+            Store::Rows { bytes, row_bytes } => {
+                let first = index * n_rows * row_bytes;
+                Store::Rows { bytes: &bytes[first..first + n_rows * row_bytes], row_bytes }
+            }
+            Store::Packed { packed, rows_each, .. } => {
+                Store::Packed { packed, first_tile: index * rows_each.div_ceil(TILE), rows_each }
+            }
+        };
+        Self { n_rows, store, ..self }
     }
 
-    /// The stored bytes of columns `first..first + len` of a row; both are whole blocks.
-    pub(crate) fn row_bytes(&self, row: usize, first: usize, len: usize) -> &'a [u8] {
-        let (block_len, block_bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
-        let start = row * self.row_bytes + first / block_len * block_bytes;
-        &self.bytes[start..start + len / block_len * block_bytes]
+    /// The packed form, if it has one, and a tile's bytes.
+    pub(crate) fn packed(&self) -> Option<&'a Packed> {
+        match self.store {
+            Store::Rows { .. } => None,
+            Store::Packed { packed, .. } => Some(packed),
+        }
     }
 
-    /// Columns `first..first + out.len()` of a row, exactly; both are whole blocks.
+    /// The bytes of the tile that holds rows `16 · tile..`; nothing when it is not packed.
+    pub(crate) fn tile(&self, tile: usize) -> &'a [u8] {
+        match self.store {
+            Store::Rows { .. } => &[],
+            Store::Packed { packed, first_tile, .. } => {
+                &packed.tiles[(first_tile + tile) * packed.tile_bytes..][..packed.tile_bytes]
+            }
+        }
+    }
+
+    /// Columns `first..first + out.len()` of a row, exactly; both are whole blocks. Packed matrices decode whole rows
+    /// only.
     pub(crate) fn decode(&self, kernels: &Kernels, row: usize, first: usize, out: &mut [f32]) {
-        let bytes = self.row_bytes(row, first, out.len());
+        let (bytes, row_bytes) = match self.store {
+            Store::Rows { bytes, row_bytes } => (bytes, row_bytes),
+            Store::Packed { packed, first_tile, .. } => {
+                assert!(first == 0 && out.len() == self.row_len, "part of a packed row");
+                return packed.decode_row(first_tile + row / TILE, row % TILE, out);
+            }
+        };
+        let (block_len, block_bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
+        let start = row * row_bytes + first / block_len * block_bytes;
+        let bytes = &bytes[start..start + out.len() / block_len * block_bytes];
         match self.dtype {
             DType::F16 => widen(bytes, out, |from, to| kernels.f16_to_f32(from, to)),
             DType::BF16 => widen(bytes, out, |from, to| kernels.bf16_to_f32(from, to)),

@@ -60,7 +60,9 @@ impl<'a> Stack<'a> {
         let dims = projection.weight.shape().dims();
         let ok = dims.len() == 3 && dims[0] == n_expert;
         require(op, ok, format_args!("{name} is {} and there are {n_expert} experts", projection.weight.shape()))?;
-        Ok(Self { all: View::of(op, name, projection, None, None)?, n_out: dims[1] })
+        let all = View::of(op, name, projection, None, None)?;
+        require(op, all.matrix.is_stack_of(dims[1]), format_args!("{name} was not uploaded as a stack of experts"))?;
+        Ok(Self { all, n_out: dims[1] })
     }
 
     fn n_in(&self) -> usize {
@@ -70,7 +72,7 @@ impl<'a> Stack<'a> {
     fn expert(&self, expert: usize) -> View<'a> {
         let first = expert * self.n_out;
         let bias = self.all.bias.map(|bias| &bias[first..first + self.n_out]);
-        View { matrix: self.all.matrix.part(first, self.n_out), bias }
+        View { matrix: self.all.matrix.part(expert, self.n_out), bias }
     }
 
     /// The product of one expert's rows, which lie at its slots of `x` and `out`.
@@ -109,7 +111,7 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     let (scores, order) = scores.split_at_mut(n_rows * n_expert);
     {
         let product = Product::plain(router, x, n_rows, SharedMut::new(scores));
-        products(team, &mut scratch.tiles, 1, |_| product)?;
+        products(team, &mut scratch.products, 1, |_| product)?;
     }
     own.chosen.clear();
     own.weights.clear();
@@ -129,7 +131,7 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
         let gathered = &*gathered;
         let (first, second) = (SharedMut::new(hidden), SharedMut::new(other));
         let count = groups.len() * if gate.is_some() { 2 } else { 1 };
-        products(team, &mut scratch.tiles, count, |i| match gate {
+        products(team, &mut scratch.products, count, |i| match gate {
             Some(gate) if i % 2 == 0 => gate.product(groups[i / 2], gathered, first),
             Some(_) => up.product(groups[i / 2], gathered, second),
             None => up.product(groups[i], gathered, first),
@@ -144,7 +146,7 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     let outputs = own.outputs.take(size(slots, n_out)?)?;
     {
         let (hidden, shared) = (&*hidden, SharedMut::new(outputs));
-        products(team, &mut scratch.tiles, groups.len(), |i| down.product(groups[i], hidden, shared))?;
+        products(team, &mut scratch.products, groups.len(), |i| down.product(groups[i], hidden, shared))?;
     }
     let (outputs, slot_of, weights) = (&*outputs, &*own.slot_of, &*own.weights);
     let mixed = own.mixed.take(size(n_rows, n_out)?)?;

@@ -41,11 +41,11 @@ pub(crate) fn feed_forward(
             Some(gate) => [Product::plain(gate, x, n_rows, first), Product::plain(up, x, n_rows, second)],
             None => [Product::plain(up, x, n_rows, first); 2],
         };
-        products(team, &mut scratch.tiles, if gate.is_some() { 2 } else { 1 }, |i| list[i])?;
+        products(team, &mut scratch.products, if gate.is_some() { 2 } else { 1 }, |i| list[i])?;
     }
     let (kernels, other) = (team.kernels, &*other);
     team.rows(hidden, n_ff, |row, hidden, _| {
         kernels.activate(args.activation, hidden, other.get(row * n_ff..(row + 1) * n_ff));
     });
-    project(team, &mut scratch.tiles, &mut scratch.product, down, hidden, n_rows, &epilogue, out)
+    project(team, &mut scratch.products, &mut scratch.product, down, hidden, n_rows, &epilogue, out)
 }

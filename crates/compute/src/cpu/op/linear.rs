@@ -3,7 +3,7 @@
 use super::{
     Team, Work,
     norm::{NormView, normed},
-    product::{Product, View, products},
+    product::{Product, ProductScratch, View, products},
 };
 use crate::{
     Buffer, Epilogue, Norm, Projection, Result,
@@ -50,7 +50,7 @@ impl<'a> EpilogueView<'a> {
 #[allow(clippy::too_many_arguments, reason = "the parts of a product and where it goes")]
 pub(crate) fn project(
     team: &mut Team,
-    tiles: &mut Vec<usize>,
+    products_scratch: &mut ProductScratch,
     spare: &mut Scratch<f32>,
     view: View<'_>,
     x: &[f32],
@@ -63,12 +63,12 @@ pub(crate) fn project(
         let out = SharedMut::new(out);
         let product = Product::plain(view, x, n_rows, out);
         let product = Product { scale: epilogue.scale, residual: epilogue.residual, ..product };
-        return products(team, tiles, 1, |_| product);
+        return products(team, products_scratch, 1, |_| product);
     }
     let y = spare.take(n_rows * width)?;
     {
         let product = Product::plain(view, x, n_rows, SharedMut::new(y));
-        products(team, tiles, 1, |_| product)?;
+        products(team, products_scratch, 1, |_| product)?;
     }
     epilogue.apply(team, y, width, out);
     Ok(())
@@ -92,5 +92,5 @@ pub(crate) fn linear(
     let epilogue = EpilogueView::of(op, &epilogue, n_rows, n_out)?;
     let out = floats_mut(op, out, n_rows.checked_mul(n_out))?;
     let x = normed(op, team, &mut scratch.normed, norm, x, n_in)?;
-    project(team, &mut scratch.tiles, &mut scratch.product, view, x, n_rows, &epilogue, out)
+    project(team, &mut scratch.products, &mut scratch.product, view, x, n_rows, &epilogue, out)
 }

@@ -38,7 +38,7 @@ pub(crate) fn logits(work: &mut Work, x: &Buffer, wanted: &[u32], args: &Logits<
     {
         let product = Product::plain(view, chosen, wanted.len(), SharedMut::new(out));
         let product = Product { scale: args.scale, ..product };
-        products(team, &mut scratch.tiles, 1, |_| product)?;
+        products(team, &mut scratch.products, 1, |_| product)?;
     }
     if let Some(cap) = args.softcap {
         team.rows(out, n_vocab, |_, out, _| kernels.softcap(out, cap));

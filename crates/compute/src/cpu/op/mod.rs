@@ -52,8 +52,7 @@ pub(crate) struct OpScratch {
     pub(crate) product: Scratch<f32>,
     pub(crate) attend: attend::AttendScratch,
     pub(crate) experts: experts::ExpertScratch,
-    /// First tile of each product of a region.
-    pub(crate) tiles: Vec<usize>,
+    pub(crate) products: product::ProductScratch,
 }
 
 impl Work {

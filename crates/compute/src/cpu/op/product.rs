@@ -3,14 +3,19 @@
 //! A chunk is a tile of rows of one matrix times all columns (rows of `x`), so weights are read once. Each output
 //! element is computed by one thread in a fixed order.
 //!
+//! Packed matrices are multiplied as integers: their columns are rounded to 8-bit levels first (`cpu::columns`), once
+//! for all products of the region that share them. All others are multiplied as `f32`.
+//!
 //! What belongs here: tiling and the choice of the inner loop. What does not: the loops (`simd`), formats (`tensor`).
 
 use super::{Team, argument};
 use crate::{
     Projection, Result,
     cpu::{
-        memory::SharedMut,
-        simd::{Kernels, LANES, Tile},
+        columns::{self, GROUP, MAX_BLOCK, Slot},
+        memory::{Scratch, SharedMut},
+        packed::{Packed, TILE},
+        simd::{Kernels, LANES, PackedTile, Tile},
         weight::{self, Matrix},
     },
 };
@@ -23,6 +28,32 @@ const WIDE_ROWS: usize = 64;
 const WIDE_COLUMNS: usize = 4;
 /// Inner elements of a panel: a multiple of every block length; 64 rows of it stay in the second-level cache.
 const PANEL: usize = 512;
+/// Groups of columns that stay in the first-level cache while the tiles of a chunk pass by: whole super-groups.
+const GROUPS: usize = 32;
+
+/// What products keep between calls.
+#[derive(Default)]
+pub(crate) struct ProductScratch {
+    entries: Vec<Entry>,
+    jobs: Vec<Job>,
+    columns: Scratch<u8>,
+}
+
+/// Where a product's chunks and columns begin.
+#[derive(Clone, Copy)]
+struct Entry {
+    first_chunk: usize,
+    /// Byte where its rounded columns begin.
+    columns: usize,
+}
+
+/// Columns to round.
+#[derive(Clone, Copy)]
+struct Job {
+    product: usize,
+    first_block: usize,
+    columns: usize,
+}
 
 /// One product of a region.
 #[derive(Clone, Copy)]
@@ -80,42 +111,128 @@ impl<'a> View<'a> {
     }
 }
 
-/// Computes `count` products in one region; `product(i)` describes each. `tiles` is scratch.
-///
-/// Outputs must not overlap.
+/// Computes `count` products in one region; `product(i)` describes each. Outputs must not overlap.
 pub(crate) fn products<'a>(
     team: &mut Team,
-    tiles: &mut Vec<usize>,
+    scratch: &mut ProductScratch,
     count: usize,
     product: impl Fn(usize) -> Product<'a> + Sync,
 ) -> Result<()> {
-    tiles.clear();
-    let mut total = 0;
-    let mut scratch = 0;
+    let ProductScratch { entries, jobs, columns } = scratch;
+    entries.clear();
+    jobs.clear();
+    let (mut n_chunks, mut n_blocks, mut n_bytes, mut n_floats) = (0, 0, 0, 0);
     for i in 0..count {
-        let product = product(i);
-        tiles.push(total);
-        if product.n > 0 {
-            total += product.matrix.n_rows.div_ceil(product.tile_rows());
+        let p = product(i);
+        let mut entry = Entry { first_chunk: n_chunks, columns: 0 };
+        if p.n > 0 {
+            n_chunks += p.matrix.n_rows.div_ceil(p.tile_rows());
         }
-        scratch = scratch.max(product.matrix.row_len).max(WIDE_ROWS * (PANEL + product.n) + PANEL);
+        if p.matrix.packed().is_none() {
+            n_floats = n_floats.max(p.matrix.row_len).max(WIDE_ROWS * (PANEL + p.n) + PANEL);
+        } else if p.n > 0 {
+            n_floats = n_floats.max(WIDE_ROWS * MAX_BLOCK);
+            let last = jobs.last().filter(|job| std::ptr::eq(product(job.product).x, p.x));
+            entry.columns = last.map_or(n_bytes, |job| job.columns);
+            if last.is_none() {
+                jobs.push(Job { product: i, first_block: n_blocks, columns: n_bytes });
+                let n = p.n * columns::planes(p.n);
+                n_blocks += n / MAX_BLOCK + (n % MAX_BLOCK).count_ones() as usize;
+                let bytes = columns::bytes(n, p.matrix.row_len).and_then(|bytes| bytes.checked_add(n_bytes));
+                n_bytes = bytes.ok_or_else(|| argument("product", "a size that overflows"))?;
+            }
+        }
+        entries.push(entry);
     }
-    team.reserve(scratch)?;
+    team.reserve(n_floats)?;
     let kernels = team.kernels;
-    let tiles = &*tiles;
-    team.run(total, |chunk, mut local| {
-        let i = tiles.partition_point(|first| *first <= chunk) - 1;
+    let columns = columns.take(n_bytes)?;
+    {
+        let (shared, jobs) = (SharedMut::new(columns), &*jobs);
+        team.run(n_blocks, |block, _| {
+            let job = jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
+            round_block(kernels, &product(job.product), block - job.first_block, shared, job.columns);
+        });
+    }
+    let (entries, columns) = (&*entries, &*columns);
+    team.run(n_chunks, |chunk, mut local| {
+        let i = entries.partition_point(|entry| entry.first_chunk <= chunk) - 1;
         let product = product(i);
-        let first = (chunk - tiles[i]) * product.tile_rows();
+        let first = (chunk - entries[i].first_chunk) * product.tile_rows();
         let n_rows = product.tile_rows().min(product.matrix.n_rows - first);
-        let local = local.floats(scratch);
-        if product.n < WIDE_COLUMNS {
-            narrow(kernels, &product, first, n_rows, local);
-        } else {
-            wide(kernels, &product, first, n_rows, local);
+        let local = local.floats(n_floats);
+        match product.matrix.packed() {
+            Some(packed) => integer(kernels, &product, packed, &columns[entries[i].columns..], first, n_rows, local),
+            None if product.n < WIDE_COLUMNS => narrow(kernels, &product, first, n_rows, local),
+            None => wide(kernels, &product, first, n_rows, local),
         }
     });
     Ok(())
+}
+
+/// Rounds the columns of block `block` of a product's `x`; its blocks begin at byte `start` of `to`.
+fn round_block(kernels: &Kernels, product: &Product<'_>, block: usize, to: SharedMut<'_, u8>, start: usize) {
+    let n_in = product.matrix.row_len;
+    let planes = columns::planes(product.n);
+    let n = product.n * planes;
+    let mut first = block.min(n / MAX_BLOCK) * MAX_BLOCK;
+    for _ in n / MAX_BLOCK..block {
+        first += columns::block_width(first, n);
+    }
+    let width = columns::block_width(first, n);
+    let start = start + columns::block_start(first, n_in);
+    // SAFETY: each block belongs to one chunk.
+    let to = unsafe { to.range(start..start + columns::block_start(width, n_in)) };
+    for column in (0..width).step_by(planes) {
+        let row = (first + column) / planes;
+        kernels.quantize(&product.x[row * n_in..(row + 1) * n_in], &Slot { column, width }, planes == 2, to);
+    }
+}
+
+/// Tiles of a packed matrix times rounded columns.
+fn integer(
+    kernels: &Kernels,
+    product: &Product<'_>,
+    packed: &Packed,
+    columns: &[u8],
+    first: usize,
+    n_rows: usize,
+    sums: &mut [f32],
+) {
+    let n_in = product.matrix.row_len;
+    let n_groups = n_in / GROUP;
+    let planes = columns::planes(product.n);
+    let n = product.n * planes;
+    // Few columns fit the cache whole: then each tile is read from its beginning to its end.
+    let step = if n < MAX_BLOCK { n_groups } else { GROUPS };
+    let mut column = 0;
+    while column < n {
+        let width = columns::block_width(column, n);
+        let block = &columns[columns::block_start(column, n_in)..][..columns::block_start(width, n_in)];
+        for group in (0..n_groups).step_by(step.max(1)) {
+            let groups = group..n_groups.min(group + step);
+            for (tile, sums) in (0..n_rows.div_ceil(TILE)).zip(sums.chunks_mut(TILE * MAX_BLOCK)) {
+                kernels.packed(PackedTile {
+                    form: packed.form,
+                    tile: product.matrix.tile(first / TILE + tile),
+                    groups: groups.clone(),
+                    columns: &block[group * columns::record_bytes(width)..],
+                    width,
+                    sums,
+                    accumulate: group > 0,
+                });
+            }
+        }
+        for (tile, sums) in (0..n_rows.div_ceil(TILE)).zip(sums.chunks_mut(TILE * MAX_BLOCK)) {
+            let rows = TILE.min(n_rows - tile * TILE);
+            for (c, sums) in sums[..width * TILE].chunks_mut(planes * TILE).enumerate() {
+                let (one, two) = sums.split_at_mut(TILE);
+                one.iter_mut().zip(two).for_each(|(one, two)| *one += *two);
+                store(product, column / planes + c, first + tile * TILE, &one[..rows]);
+            }
+        }
+        column += width;
+    }
 }
 
 /// Row by row: decode, one dot product per column.

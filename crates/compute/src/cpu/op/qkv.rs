@@ -100,7 +100,7 @@ pub(crate) fn qkv(
             Product::plain(view_k, x, n_rows, SharedMut::new(k)),
             Product::plain(view_v, x, n_rows, SharedMut::new(v)),
         ];
-        products(team, &mut scratch.tiles, 3, |i| list[i])?;
+        products(team, &mut scratch.products, 3, |i| list[i])?;
     }
 
     let n_dims = rope.map_or(0, |rope| rope.n_dims());

@@ -11,9 +11,12 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
-pub(crate) use portable::{LANES, Tile};
+pub(crate) use portable::{LANES, PackedTile, Tile};
 
+use super::columns::Slot;
 use crate::Activation;
 
 /// An instruction set with kernels of its own.
@@ -90,6 +93,8 @@ pub(crate) struct Kernels {
     multiply: unsafe fn(Tile<'_>),
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
+    packed: unsafe fn(PackedTile<'_>),
+    quantize: unsafe fn(&[f32], &Slot, bool, &mut [u8]),
 }
 
 macro_rules! methods {
@@ -126,6 +131,10 @@ methods! {
     fn f16_to_f32(from: &[u16], to: &mut [f32]);
     /// Exactly.
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
+    /// A tile of a packed matrix times a block of columns.
+    fn packed(tile: PackedTile<'_>);
+    /// Rounds a column to 8-bit levels.
+    fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]);
 }
 
 impl Kernels {
@@ -162,7 +171,7 @@ macro_rules! instance {
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
         mod instance {
-            use $crate::{Activation, cpu::simd::{Isa, Kernels, portable::{self, Tile}}};
+            use $crate::{Activation, cpu::{columns::Slot, simd::{Isa, Kernels, portable::{self, PackedTile, Tile}}}};
 
             $(#[target_feature(enable = $feature)])?
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -212,6 +221,15 @@ macro_rules! instance {
                 portable::bf16_to_f32(from, to)
             }
 
+            $(#[target_feature(enable = $feature)])?
+            fn packed(tile: PackedTile<'_>) {
+                portable::packed(tile)
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]) {
+                portable::quantize(x, slot, two_planes, block)
+            }
+
             pub(super) static TABLE: Kernels = Kernels {
                 isa: $isa,
                 dot,
@@ -225,6 +243,8 @@ macro_rules! instance {
                 multiply,
                 f16_to_f32: $f16_to_f32,
                 bf16_to_f32,
+                packed,
+                quantize,
             };
         }
     };

@@ -6,8 +6,15 @@
 //!
 //! What belongs here: loops over slices. What does not: threads, shapes of operations, intrinsics.
 
-use crate::Activation;
+use crate::{
+    Activation,
+    cpu::{
+        columns::{self, Aux, GROUP, Slot, record_bytes},
+        packed::{Form, TILE, Unpacked},
+    },
+};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// Lanes that one array holds: one AVX-512 register of `f32`.
 pub(crate) const LANES: usize = 16;
@@ -313,6 +320,82 @@ pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
 #[inline(always)]
 pub(super) fn bf16_to_f32(from: &[u16], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(t, f)| *t = bf16::from_bits(*f).to_f32());
+}
+
+/// The product of a tile of a packed matrix and a block of columns: `sums[c][r] (+)= Σ_k w[r][k] · x[c][k]`.
+pub(crate) struct PackedTile<'a> {
+    pub(crate) form: Form,
+    /// The whole tile.
+    pub(crate) tile: &'a [u8],
+    /// Which groups of it: whole super-groups.
+    pub(crate) groups: Range<usize>,
+    /// The records of those groups.
+    pub(crate) columns: &'a [u8],
+    /// Columns of the block: 16, 8, 4, 2 or 1.
+    pub(crate) width: usize,
+    /// `[width, 16]`.
+    pub(crate) sums: &'a mut [f32],
+    /// Add to what is in `sums` rather than replace it.
+    pub(crate) accumulate: bool,
+}
+
+impl PackedTile<'_> {
+    /// Whether all that will be read lies inside the slices.
+    pub(super) fn fits(&self) -> bool {
+        let (per_super, _, _) = self.form.scale_layout();
+        let end = self.form.offsets(self.groups.end.next_multiple_of(per_super)).0;
+        matches!(self.width, 1 | 2 | 4 | 8 | 16)
+            && self.groups.start <= self.groups.end
+            && end <= self.tile.len()
+            && self.groups.len() * record_bytes(self.width) <= self.columns.len()
+            && self.width * TILE <= self.sums.len()
+    }
+}
+
+/// Runs a [`PackedTile`].
+#[inline(always)]
+pub(super) fn packed(t: PackedTile<'_>) {
+    assert!(t.fits(), "tile outside its slices");
+    if !t.accumulate {
+        t.sums[..t.width * TILE].fill(0.0);
+    }
+    let records = t.columns.chunks_exact(record_bytes(t.width));
+    for (group, record) in t.groups.clone().zip(records) {
+        let w = Unpacked::new(t.form, t.tile, group);
+        let (levels, aux) = record.split_at(t.width * GROUP);
+        let value = |array: usize, c: usize| {
+            let at = (array * t.width + c) * 4;
+            f32::from_ne_bytes([aux[at], aux[at + 1], aux[at + 2], aux[at + 3]])
+        };
+        for (c, (q, sums)) in levels.as_chunks::<GROUP>().0.iter().zip(t.sums.as_chunks_mut::<TILE>().0).enumerate() {
+            let zero = w.zero as i32;
+            let mut halves = [[0i32; TILE]; 2];
+            for (half, dots) in halves.iter_mut().enumerate() {
+                let q = &q[half * 16..half * 16 + 16];
+                let correction = zero * q.iter().map(|q| i32::from(*q as i8)).sum::<i32>();
+                for (step, q) in q.as_chunks::<4>().0.iter().enumerate() {
+                    let levels = &w.levels[(half * 4 + step) * 64..][..64];
+                    for (dot, u) in dots.iter_mut().zip(levels.as_chunks::<4>().0) {
+                        for b in 0..4 {
+                            *dot += i32::from(u[b]) * i32::from(q[b] as i8);
+                        }
+                    }
+                }
+                dots.iter_mut().for_each(|dot| *dot -= correction);
+            }
+            let (scale, sum) = (value(Aux::SCALE, c), value(Aux::SUM, c));
+            for r in 0..TILE {
+                let dot = halves[0][r] as f32 * w.scales[0][r] + halves[1][r] as f32 * w.scales[1][r];
+                sums[r] += dot * scale - w.mins[r] * sum;
+            }
+        }
+    }
+}
+
+/// Rounds a column to 8-bit levels.
+#[inline(always)]
+pub(super) fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]) {
+    columns::quantize(x, slot, two_planes, block)
 }
 
 super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32);

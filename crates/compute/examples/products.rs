@@ -1,0 +1,70 @@
+//! Times matrix products: `products [threads] [isa] [type …]`. One column shows memory speed, 512 columns arithmetic.
+
+use compute::{
+    Device, Epilogue, Precision, Projection, WeightUse,
+    cpu::{CpuDevice, CpuOptions, Isa},
+};
+use std::{error::Error, io::Write, time::Instant};
+use tensor::{DType, HostTensor, Shape, SharedBytes};
+
+const N_OUT: usize = 8192;
+const N_IN: usize = 2048;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let threads = args.next().map(|n| n.parse()).transpose()?;
+    let isa = args.next().map(|name| Isa::from_name(&name).ok_or(name)).transpose()?;
+    let device = CpuDevice::new(CpuOptions { threads, precision: Precision::Fast, isa })?;
+    let names: Vec<String> = args.collect();
+    let mut types: Vec<DType> = names.iter().filter_map(|name| DType::from_name(name)).collect();
+    if types.is_empty() {
+        types = vec![DType::Q4_0, DType::Q8_0, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::F16, DType::BF16];
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "{:?}", device.info())?;
+    for dtype in types {
+        measure(&device, dtype, &mut out)?;
+    }
+    Ok(())
+}
+
+/// Best time of each shape. Several copies of the matrix, so that the caches do not hold them.
+fn measure(device: &CpuDevice, dtype: DType, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let shape = Shape::new(&[N_OUT, N_IN]).ok_or("shape")?;
+    let values: Vec<f32> = (0..N_OUT * N_IN).map(|i| ((i * 7919 % 10007) as f32 / 5003.0 - 1.0) * 0.05).collect();
+    let mut bytes = vec![0; dtype.tensor_bytes(&shape)?];
+    for (values, bytes) in values.chunks(N_IN).zip(bytes.chunks_mut(dtype.row_bytes(N_IN)?)) {
+        dtype.encode(values, bytes)?;
+    }
+    let file_bytes = bytes.len() as f64;
+    let tensor = HostTensor::new("w", dtype, shape, SharedBytes::from_vec(bytes))?;
+    let copies = 8;
+    let start = Instant::now();
+    let weights: Vec<Projection> = (0..copies)
+        .map(|_| Ok(Projection { weight: device.upload(&tensor, WeightUse::Matrix)?, bias: None }))
+        .collect::<Result<_, compute::Error>>()?;
+    let upload = start.elapsed().as_secs_f64();
+    write!(out, "{dtype:6} upload {:5.2} GB/s", file_bytes * copies as f64 / upload / 1e9)?;
+    for n in [1, 2, 4, 8, 16, 64, 512] {
+        let mut x = device.alloc(n * N_IN)?;
+        device.write(&values[..n * N_IN], &mut x)?;
+        let mut y = device.alloc(n * N_OUT)?;
+        let plain = Epilogue { norm: None, scale: 1.0, residual: None };
+        let mut best = f64::MAX;
+        for _ in 0..if n > 16 { 3 } else { 10 } {
+            let start = Instant::now();
+            for weight in &weights {
+                device.linear(&x, n, None, weight, plain, &mut y)?;
+            }
+            best = best.min(start.elapsed().as_secs_f64() / copies as f64);
+        }
+        let gops = 2.0 * (N_OUT * N_IN * n) as f64 / best / 1e9;
+        if n <= 4 {
+            write!(out, " | n={n} {:5.1} GB/s", file_bytes / best / 1e9)?;
+        } else {
+            write!(out, " | n={n} {gops:6.1} GOP/s")?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}

@@ -1,0 +1,334 @@
+//! Quantized matrices repacked for the integer products: tiles of 16 rows, interleaved so that one 64-byte vector holds
+//! 4 consecutive levels of each of the 16 rows.
+//!
+//! A tile is a sequence of super-groups. A super-group is a header (scales that its groups share) and groups of 32
+//! levels a row: each the group's own scales, then its levels. Levels are unsigned; steps are the 8 runs of 4 levels of
+//! a group.
+//! * 4 bits: vector `j` of 4 holds step `j` in its low nibbles and step `j + 4` in its high ones.
+//! * 6 bits: the same for the low 4 bits, then two vectors with the upper 2 bits: step `4 t + i` in bits `2i..2i+2` of
+//!   vector `t`.
+//! * 8 bits: vector `j` of 8 is step `j`.
+//!
+//! All scales keep the precision of the file: the products are exact up to the rounding of activations and of `f32`.
+//! The source layouts are those of the GGUF block types (see `tensor::block`).
+//!
+//! What belongs here: forms, packing, decoding a row again. What does not: products (`simd`).
+
+use super::{columns::GROUP, memory::Memory, memory::SharedMut, op::Team};
+use crate::Result;
+use half::f16;
+use tensor::DType;
+
+/// Rows of a tile.
+pub(crate) const TILE: usize = 16;
+/// Elements of a super-block of the K types.
+const SUPER: usize = 256;
+
+/// How levels are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Levels {
+    Four,
+    Six,
+    Eight,
+}
+
+/// How scales are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scales {
+    /// `d (u - z)`: `f16` d a group; z is 8 for 4-bit levels, 128 for 8-bit ones.
+    Single,
+    /// `d u - m`: `f16` d and m a group.
+    Affine,
+    /// `d s u - e m`: `f16` d and e a super-group of 256, `u8` s and m a group.
+    Super,
+    /// `d s (u - 32)`: `f16` d a super-group of 256, `i8` s for each 16.
+    SuperHalves,
+}
+
+/// A layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) levels: Levels,
+    pub(crate) scales: Scales,
+}
+
+impl Form {
+    /// The layout of a type; `None`: it has none and stays as in the file.
+    pub(crate) fn of(dtype: DType) -> Option<Self> {
+        let (levels, scales) = match dtype {
+            DType::Q4_0 => (Levels::Four, Scales::Single),
+            DType::Q8_0 => (Levels::Eight, Scales::Single),
+            DType::Q4_1 => (Levels::Four, Scales::Affine),
+            DType::Q5_0 | DType::Q5_1 => (Levels::Six, Scales::Affine),
+            DType::Q4_K => (Levels::Four, Scales::Super),
+            DType::Q5_K => (Levels::Six, Scales::Super),
+            DType::Q6_K => (Levels::Six, Scales::SuperHalves),
+            _ => return None,
+        };
+        Some(Self { levels, scales })
+    }
+
+    /// Bytes of the levels of a group.
+    pub(crate) const fn level_bytes(self) -> usize {
+        match self.levels {
+            Levels::Four => 256,
+            Levels::Six => 384,
+            Levels::Eight => 512,
+        }
+    }
+
+    /// Groups of a super-group, bytes of its header, bytes of a group's own scales.
+    pub(crate) const fn scale_layout(self) -> (usize, usize, usize) {
+        match self.scales {
+            Scales::Single => (1, 0, 32),
+            Scales::Affine => (1, 0, 64),
+            Scales::Super => (8, 64, 32),
+            Scales::SuperHalves => (8, 32, 32),
+        }
+    }
+
+    /// Bytes of a tile of rows of `len` elements.
+    pub(crate) fn tile_bytes(self, len: usize) -> Option<usize> {
+        let (groups, header, own) = self.scale_layout();
+        (len / GROUP / groups).checked_mul(header + groups * (own + self.level_bytes()))
+    }
+
+    /// Where super-groups and groups begin: (header, group) of group `group`.
+    pub(crate) const fn offsets(self, group: usize) -> (usize, usize) {
+        let (groups, header, own) = self.scale_layout();
+        let each = own + self.level_bytes();
+        let start = group / groups * (header + groups * each);
+        (start, start + header + group % groups * each)
+    }
+}
+
+/// A packed matrix; the rows of the last tile that do not exist are zero.
+pub(crate) struct Packed {
+    pub(crate) form: Form,
+    pub(crate) tile_bytes: usize,
+    pub(crate) tiles: Memory<u8>,
+}
+
+impl Packed {
+    /// Packs `n_matrices` matrices of `n_rows` rows each. `None`: this type, row length or these scales have no packed
+    /// form.
+    pub(crate) fn new(
+        team: &mut Team,
+        dtype: DType,
+        bytes: &[u8],
+        n_matrices: usize,
+        n_rows: usize,
+        row_len: usize,
+    ) -> Result<Option<Self>> {
+        let Some(form) = Form::of(dtype) else { return Ok(None) };
+        let Some(tile_bytes) = form.tile_bytes(row_len) else { return Ok(None) };
+        let tiles_each = n_rows.div_ceil(TILE);
+        let n_tiles = n_matrices * tiles_each;
+        let row_bytes = row_len / dtype.block_len() * dtype.block_bytes();
+        let mut tiles = Memory::<u8>::zeroed_huge(n_tiles.saturating_mul(tile_bytes), "repacked weights")?;
+        let all_fit = std::sync::atomic::AtomicBool::new(true);
+        {
+            let shared = SharedMut::new(&mut tiles);
+            team.run(n_tiles, |tile, _| {
+                // SAFETY: each tile belongs to one chunk.
+                let to = unsafe { shared.range(tile * tile_bytes..(tile + 1) * tile_bytes) };
+                let (matrix, first) = (tile / tiles_each, tile % tiles_each * TILE);
+                for row in first..n_rows.min(first + TILE) {
+                    let at = (matrix * n_rows + row) * row_bytes;
+                    if !pack_row(form, dtype, &bytes[at..at + row_bytes], row - first, to) {
+                        all_fit.store(false, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        Ok(all_fit.into_inner().then_some(Self { form, tile_bytes, tiles }))
+    }
+
+    /// Row `row` of a tile as `f32`.
+    pub(crate) fn decode_row(&self, tile: usize, row: usize, out: &mut [f32]) {
+        let tile = &self.tiles[tile * self.tile_bytes..(tile + 1) * self.tile_bytes];
+        for (group, out) in out.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+            let unpacked = Unpacked::new(self.form, tile, group);
+            for (k, o) in out.iter_mut().enumerate() {
+                let half = k / (GROUP / 2);
+                let level = f32::from(unpacked.levels[k / 4 * 64 + row * 4 + k % 4]);
+                *o = unpacked.scales[half][row] * (level - unpacked.zero) - unpacked.mins[row];
+            }
+        }
+    }
+}
+
+/// A group of a tile in the plainest form: what the portable products work on.
+pub(crate) struct Unpacked {
+    /// `[step, row, 4]`.
+    pub(crate) levels: [u8; 512],
+    /// Of both halves of the group.
+    pub(crate) scales: [[f32; TILE]; 2],
+    pub(crate) mins: [f32; TILE],
+    /// What is subtracted from each level.
+    pub(crate) zero: f32,
+}
+
+impl Unpacked {
+    #[inline(always)]
+    pub(crate) fn new(form: Form, tile: &[u8], group: usize) -> Self {
+        let (header, start) = form.offsets(group);
+        let (_, _, own) = form.scale_layout();
+        let (header, rest) = (&tile[header..], &tile[start..]);
+        let bytes = &rest[own..own + form.level_bytes()];
+        let mut levels = [0u8; 512];
+        match form.levels {
+            Levels::Eight => levels.copy_from_slice(bytes),
+            Levels::Four | Levels::Six => {
+                let (low, high) = levels.split_at_mut(256);
+                for ((l, h), b) in low.iter_mut().zip(high).zip(bytes) {
+                    (*l, *h) = (b & 15, b >> 4);
+                }
+            }
+        }
+        if form.levels == Levels::Six {
+            for (step, levels) in levels.chunks_mut(64).enumerate() {
+                let upper = &bytes[256 + step / 4 * 64..][..64];
+                levels.iter_mut().zip(upper).for_each(|(l, u)| *l |= (u >> (2 * (step % 4)) & 3) << 4);
+            }
+        }
+        let half = |bytes: &[u8], row: usize| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32();
+        let (mut scales, mut mins) = ([[0.0; TILE]; 2], [0.0; TILE]);
+        for row in 0..TILE {
+            match form.scales {
+                Scales::Single => scales[0][row] = half(rest, row),
+                Scales::Affine => {
+                    scales[0][row] = half(rest, row);
+                    mins[row] = half(&rest[32..], row);
+                }
+                Scales::Super => {
+                    scales[0][row] = half(header, row) * f32::from(rest[row]);
+                    mins[row] = half(&header[32..], row) * f32::from(rest[TILE + row]);
+                }
+                Scales::SuperHalves => {
+                    scales[0][row] = half(header, row) * f32::from(rest[row] as i8);
+                    scales[1][row] = half(header, row) * f32::from(rest[TILE + row] as i8);
+                }
+            }
+        }
+        let zero = match (form.scales, form.levels) {
+            (Scales::Single, Levels::Eight) => 128.0,
+            (Scales::Single, _) => 8.0,
+            (Scales::SuperHalves, _) => 32.0,
+            _ => 0.0,
+        };
+        if form.scales != Scales::SuperHalves {
+            scales[1] = scales[0];
+        }
+        Self { levels, scales, mins, zero }
+    }
+}
+
+/// Packs one row as row `row` of a tile. False: its scales do not fit.
+fn pack_row(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8]) -> bool {
+    let mut fits = true;
+    let blocks = bytes.chunks_exact(dtype.block_bytes());
+    for (index, block) in blocks.enumerate() {
+        let per_block = dtype.block_len() / GROUP;
+        let mut levels = [0u8; SUPER];
+        let levels = &mut levels[..dtype.block_len()];
+        block_levels(dtype, block, levels);
+        for (i, levels) in levels.chunks_exact(GROUP).enumerate() {
+            let (header, start) = form.offsets(index * per_block + i);
+            fits &= put_scales(dtype, block, i, row, tile, header, start);
+            let (_, _, own) = form.scale_layout();
+            put_levels(form, levels, row, &mut tile[start + own..start + own + form.level_bytes()]);
+        }
+    }
+    fits
+}
+
+fn put_levels(form: Form, levels: &[u8], row: usize, to: &mut [u8]) {
+    for (k, level) in levels.iter().enumerate() {
+        let (step, at) = (k / 4, row * 4 + k % 4);
+        match form.levels {
+            Levels::Eight => to[step * 64 + at] = *level,
+            Levels::Four | Levels::Six => {
+                to[step % 4 * 64 + at] |= (level & 15) << (step / 4 * 4);
+                if form.levels == Levels::Six {
+                    to[256 + step / 4 * 64 + at] |= (level >> 4) << (2 * (step % 4));
+                }
+            }
+        }
+    }
+}
+
+/// The unsigned levels of a block, in the order of its elements.
+fn block_levels(dtype: DType, block: &[u8], levels: &mut [u8]) {
+    let nibble = |bytes: &[u8], i: usize| bytes[i % 16] >> (i / 16 * 4) & 15;
+    let bit = |bytes: &[u8], i: usize| bytes[i / 8] >> (i % 8) & 1;
+    for (i, level) in levels.iter_mut().enumerate() {
+        // The K types: 64 elements share 32 bytes of nibbles, the low ones first.
+        let k_nibble = |bytes: &[u8]| bytes[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+        *level = match dtype {
+            DType::Q4_0 => nibble(&block[2..], i),
+            DType::Q4_1 => nibble(&block[4..], i),
+            DType::Q5_0 => nibble(&block[6..], i) | bit(&block[2..], i) << 4,
+            DType::Q5_1 => nibble(&block[8..], i) | bit(&block[4..], i) << 4,
+            DType::Q8_0 => block[2 + i] ^ 128,
+            DType::Q4_K => k_nibble(&block[16..]),
+            DType::Q5_K => k_nibble(&block[48..]) | (block[16 + i % 32] >> (i / 32) & 1) << 4,
+            // 128 elements share 64 bytes of low nibbles and 32 bytes of upper pairs.
+            DType::Q6_K => {
+                let (part, i) = (i / 128, i % 128);
+                let low = block[part * 64 + i % 64] >> (i / 64 * 4) & 15;
+                low | (block[128 + part * 32 + i % 32] >> (i / 32 * 2) & 3) << 4
+            }
+            _ => 0,
+        };
+    }
+}
+
+/// Writes the scales of group `group` of a block. False: they do not fit.
+fn put_scales(
+    dtype: DType,
+    block: &[u8],
+    group: usize,
+    row: usize,
+    tile: &mut [u8],
+    header: usize,
+    start: usize,
+) -> bool {
+    let half = |at: usize| [block[at], block[at + 1]];
+    let mut put = |at: usize, bytes: [u8; 2]| tile[at + 2 * row..at + 2 * row + 2].copy_from_slice(&bytes);
+    match dtype {
+        DType::Q4_0 | DType::Q8_0 => put(start, half(0)),
+        DType::Q4_1 | DType::Q5_1 => {
+            put(start, half(0));
+            put(start + 32, (-f16::from_le_bytes(half(2))).to_le_bytes());
+        }
+        DType::Q5_0 => {
+            // d (u - 16) = d u - 16 d; sixteen times a half is exact unless it overflows.
+            let min = f16::from_f32(16.0 * f16::from_le_bytes(half(0)).to_f32());
+            put(start, half(0));
+            put(start + 32, min.to_le_bytes());
+            return min.is_finite();
+        }
+        DType::Q4_K | DType::Q5_K => {
+            put(header, half(0));
+            put(header + 32, half(2));
+            let packed = &block[4..16]; // 6-bit pairs, as ggml's q4_K packs them
+            let (scale, min) = if group < 4 {
+                (packed[group] & 63, packed[group + 4] & 63)
+            } else {
+                let upper = (packed[group - 4] >> 6, packed[group] >> 6);
+                let lower = packed[group + 4];
+                (lower & 15 | upper.0 << 4, lower >> 4 | upper.1 << 4)
+            };
+            tile[start + row] = scale;
+            tile[start + TILE + row] = min;
+        }
+        DType::Q6_K => {
+            put(header, half(208));
+            tile[start + row] = block[192 + 2 * group];
+            tile[start + TILE + row] = block[192 + 2 * group + 1];
+        }
+        _ => return false,
+    }
+    true
+}
