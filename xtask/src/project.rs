@@ -26,9 +26,10 @@ impl File {
         File { path, text, lines }
     }
 
-    /// Whether the whole file is test code.
+    /// Whether the file ends up in no program: tests, benchmarks, examples.
     pub(crate) fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.contains("/benches/") || self.path.ends_with("/tests.rs")
+        let mut folders = self.path.split('/');
+        folders.any(|f| matches!(f, "tests" | "benches" | "examples" | "tests.rs"))
     }
 
     /// The crate folder's name (`tensor` of `crates/tensor/src/lib.rs`).
