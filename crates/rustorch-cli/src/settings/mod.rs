@@ -72,6 +72,8 @@ pub(crate) struct ContextSettings {
     pub(crate) size: Option<usize>,
     /// `f16`, `f32` or `q8_0`.
     pub(crate) kv_type: &'static str,
+    /// `ask`, `stop` or `shift`: what a chat does that outgrows the window.
+    pub(crate) overflow: &'static str,
 }
 
 /// `[generation]`

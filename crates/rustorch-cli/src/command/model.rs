@@ -1,0 +1,50 @@
+//! `/model`: shows the model in use, or loads another.
+
+use super::{Command, Completes, Flow, Text, arguments, wrong_arguments};
+use crate::{
+    exit::{Exit, Failure, Result},
+    messages::messages,
+    output, paths,
+    repl::Chat,
+};
+use std::ffi::OsStr;
+
+messages! {
+    /// The file has no name that can be used.
+    bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
+}
+
+/// The row.
+pub(super) const MODEL: Command = Command {
+    name: "model",
+    aliases: &[],
+    arguments: "[FILE]",
+    help: Text {
+        en: "show the model, or load another", ja: "モデルを表示する、または別のモデルを読み込む"
+    },
+    effect: Text {
+        en: "messages, system prompt and settings kept and rendered with the new model's template; the KV cache is rebuilt at \
+             the next turn; if the new model cannot be loaded, the old one stays",
+        ja: "メッセージ、システムプロンプト、設定は保持し、新しいモデルのテンプレートで使う。KV キャッシュは次の発言で作り直す。\
+             読み込めなければ元のモデルのまま",
+    },
+    example: "/model ~/models/other.gguf",
+    completes: Completes::Path,
+    run,
+};
+
+fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
+    let names = arguments(rest)?;
+    match names.as_slice() {
+        [] => output::note(&chat.describe_model()),
+        [name] => {
+            let path = paths::expand(OsStr::new(name), None)
+                .map_err(|error| Failure::new(Exit::Usage, bad_path(name)).because(error))?;
+            let mut settings = chat.settings.clone();
+            settings.model.path = Some(path);
+            chat.reload(settings)?;
+        }
+        _ => return Err(wrong_arguments(&MODEL)),
+    }
+    Ok(Flow::Next)
+}

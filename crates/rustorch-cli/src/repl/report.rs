@@ -1,0 +1,177 @@
+//! `/stats`: what the last turn and the session cost, and the memory in use (requirement row R30).
+
+use super::words;
+use engine::Stats;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// Sums over the session, and the last turn.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    turns: usize,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    completion_tokens: usize,
+    prefill_s: f64,
+    decode_s: f64,
+    last: Option<Stats>,
+    last_token_seconds: Vec<f32>,
+}
+
+impl Totals {
+    /// Adds a turn.
+    pub(crate) fn add(&mut self, stats: Stats, token_seconds: Vec<f32>) {
+        self.turns += 1;
+        self.prompt_tokens += stats.prompt_tokens;
+        self.cached_tokens += stats.cached_tokens;
+        self.completion_tokens += stats.completion_tokens;
+        self.prefill_s += stats.prefill_s;
+        self.decode_s += stats.decode_s;
+        self.last = Some(stats);
+        self.last_token_seconds = token_seconds;
+    }
+
+    /// Positions of the window in use after the last turn.
+    pub(crate) fn context_used(&self) -> usize {
+        self.last.as_ref().map_or(0, |stats| stats.context_used)
+    }
+}
+
+/// Where the model runs and what it takes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// Name of the model file.
+    pub(crate) model: String,
+    /// Bytes of all its parts.
+    pub(crate) file_bytes: u64,
+    /// Bytes of the weights.
+    pub(crate) weights_bytes: u64,
+    /// Bytes of the KV cache when full.
+    pub(crate) kv_bytes: u64,
+    /// Bytes of the buffers.
+    pub(crate) scratch_bytes: u64,
+    /// Seconds of loading.
+    pub(crate) load_s: f64,
+    /// Tokens of the window.
+    pub(crate) context: usize,
+    /// Backend.
+    pub(crate) backend: &'static str,
+    /// Instruction set.
+    pub(crate) isa: &'static str,
+    /// Threads.
+    pub(crate) threads: usize,
+    /// Resident bytes now.
+    pub(crate) rss_bytes: Option<u64>,
+    /// Most resident bytes so far.
+    pub(crate) peak_rss_bytes: Option<u64>,
+}
+
+/// Everything `/stats` shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// Facts of the model and the machine.
+    pub(crate) facts: Facts,
+    /// Figures of the session.
+    pub(crate) totals: Totals,
+}
+
+fn percentile(seconds: &[f32], share: f64) -> Option<f64> {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    let at = ((last as f64) * share).round();
+    sorted.get(at as usize).map(|s| f64::from(*s) * 1000.0)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn share(bytes: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { bytes as f64 / of as f64 }
+}
+
+impl Report {
+    /// The same for programs.
+    pub(crate) fn json(&self) -> Value {
+        let (f, t) = (&self.facts, &self.totals);
+        let last = t.last.as_ref().map(|s| {
+            json!({
+                "prompt_tokens": s.prompt_tokens, "cached_tokens": s.cached_tokens,
+                "completion_tokens": s.completion_tokens, "ttft_s": s.ttft_s,
+                "prefill_tps": s.prefill_tps(), "decode_tps": s.decode_tps(),
+                "token_ms_p50": percentile(&t.last_token_seconds, 0.5),
+                "token_ms_p95": percentile(&t.last_token_seconds, 0.95),
+                "seed": s.seed,
+            })
+        });
+        json!({
+            "model": f.model,
+            "backend": f.backend, "isa": f.isa, "threads": f.threads,
+            "load_s": f.load_s,
+            "last_turn": last,
+            "session": {
+                "turns": t.turns, "prompt_tokens": t.prompt_tokens, "cached_tokens": t.cached_tokens,
+                "completion_tokens": t.completion_tokens, "prefill_s": t.prefill_s, "decode_s": t.decode_s,
+            },
+            "context": {"used": t.context_used(), "left": f.context.saturating_sub(t.context_used()), "size": f.context},
+            "memory": {
+                "file_bytes": f.file_bytes, "weights_bytes": f.weights_bytes, "kv_bytes": f.kv_bytes,
+                "scratch_bytes": f.scratch_bytes, "rss_bytes": f.rss_bytes, "peak_rss_bytes": f.peak_rss_bytes,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (f, t) = (&self.facts, &self.totals);
+        let one = |x: f64| format!("{x:.1}");
+        match &t.last {
+            Some(s) => {
+                let ttft = format!("{:.3}", s.ttft_s);
+                writeln!(out, "{}", words::stats_last(s.prompt_tokens, s.cached_tokens, s.completion_tokens, ttft))?;
+                writeln!(out, "{}", words::stats_rates(one(s.prefill_tps()), one(s.decode_tps()), s.seed))?;
+                let times = &t.last_token_seconds;
+                if let (Some(p50), Some(p95)) = (percentile(times, 0.5), percentile(times, 0.95)) {
+                    writeln!(out, "{}", words::stats_token_times(one(p50), one(p95)))?;
+                }
+            }
+            None => writeln!(out, "{}", words::stats_none())?,
+        }
+        writeln!(out, "{}", words::stats_session(t.turns, t.prompt_tokens, t.cached_tokens, t.completion_tokens))?;
+        let used = t.context_used();
+        writeln!(out, "{}", words::stats_context(used, f.context.saturating_sub(used), f.context))?;
+        writeln!(out, "{}", words::stats_model(&f.model, mib(f.file_bytes), format!("{:.2}", f.load_s)))?;
+        writeln!(out, "{}", words::stats_device(f.backend, f.isa, f.threads))?;
+        write!(out, "{}", words::stats_memory(mib(f.weights_bytes), mib(f.kv_bytes), mib(f.scratch_bytes)))?;
+        let times = |bytes: u64| format!("{:.2}", share(bytes, f.file_bytes));
+        if let Some(rss) = f.rss_bytes {
+            write!(out, "\n{}", words::stats_resident(mib(rss), times(rss)))?;
+        }
+        if let Some(peak) = f.peak_rss_bytes {
+            write!(out, "\n{}", words::stats_peak(mib(peak), times(peak)))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles() {
+        let seconds: Vec<f32> = (1..=101).map(|n| n as f32 / 1000.0).collect();
+        assert!((percentile(&seconds, 0.5).unwrap() - 51.0).abs() < 1e-3);
+        assert!((percentile(&seconds, 0.95).unwrap() - 96.0).abs() < 1e-3);
+        assert_eq!(percentile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn an_empty_session_has_a_report() {
+        let report = Report { facts: Facts::default(), totals: Totals::default() };
+        assert!(report.to_string().contains("none yet"));
+        assert!(report.json()["last_turn"].is_null());
+    }
+}
