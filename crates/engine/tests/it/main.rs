@@ -5,3 +5,4 @@ mod faults;
 mod generate;
 mod real;
 mod scores;
+mod storm;

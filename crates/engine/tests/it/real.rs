@@ -60,7 +60,7 @@ fn load(
     max_sequences: usize,
     prefill_chunk: usize,
 ) -> (Engine, Tokenizer) {
-    let checkpoint = Checkpoint::open(&folder.join("gguf").join(file), &OpenOptions::default()).unwrap();
+    let checkpoint = Checkpoint::open(&folder.join(file), &OpenOptions::default()).unwrap();
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
     let device = CpuDevice::new(CpuOptions { threads: Some(1), precision, isa: None }).unwrap();
     let options = LoadOptions { max_rows: 64, ..LoadOptions::default() };
@@ -87,7 +87,7 @@ fn greedy_answers_are_the_reference() {
     let Some(folder) = stories() else { return };
     for file in FLOATS {
         for precision in [Precision::F32, Precision::Fast] {
-            let (engine, tokenizer) = load(&folder, file, precision, 1, 8);
+            let (engine, tokenizer) = load(&folder.join("gguf"), file, precision, 1, 8);
             for case in cases(&folder, file) {
                 let outcome = drain(engine.generate(request(&case)));
                 assert_eq!(outcome.ids, case.greedy, "{file} {precision:?} {}", case.text);
@@ -107,7 +107,7 @@ fn side_by_side_is_the_same() {
     for file in FLOATS {
         let cases = cases(&folder, file);
         for (together, chunk) in [(2, 64), (2, 5), (4, 16)] {
-            let (engine, _) = load(&folder, file, Precision::F32, together, chunk);
+            let (engine, _) = load(&folder.join("gguf"), file, Precision::F32, together, chunk);
             let streams: Vec<_> = cases.iter().map(|case| engine.generate(request(case))).collect();
             for (case, outcome) in cases.iter().zip(streams.into_iter().map(drain)) {
                 assert_eq!(outcome.ids, case.greedy, "{file} {together} {chunk} {}", case.text);
@@ -119,7 +119,7 @@ fn side_by_side_is_the_same() {
 #[test]
 fn continuing_after_a_cancellation_is_the_same() {
     let Some(folder) = stories() else { return };
-    let (engine, _) = load(&folder, FLOATS[0], Precision::F32, 1, 8);
+    let (engine, _) = load(&folder.join("gguf"), FLOATS[0], Precision::F32, 1, 8);
     for case in cases(&folder, FLOATS[0]) {
         let mut stream = engine.generate(Request { max_tokens: None, ..request(&case) });
         let mut tokens = case.prompt.clone();
@@ -139,7 +139,7 @@ fn continuing_after_a_cancellation_is_the_same() {
 #[test]
 fn logits_rows_agree_with_the_answer() {
     let Some(folder) = stories() else { return };
-    let (engine, _) = load(&folder, FLOATS[0], Precision::F32, 1, 8);
+    let (engine, _) = load(&folder.join("gguf"), FLOATS[0], Precision::F32, 1, 8);
     let n_vocab = engine.info().n_vocab;
     for case in cases(&folder, FLOATS[0]) {
         let tokens = [case.prompt.as_slice(), &case.greedy].concat();
@@ -162,7 +162,7 @@ fn logits_rows_agree_with_the_answer() {
 #[test]
 fn sampled_text_is_whole_and_reproducible() {
     let Some(folder) = stories() else { return };
-    let (engine, tokenizer) = load(&folder, FLOATS[0], Precision::F32, 2, 32);
+    let (engine, tokenizer) = load(&folder.join("gguf"), FLOATS[0], Precision::F32, 2, 32);
     let prompt = tokenizer.encode("One day", EncodeOptions { bos_eos: true, special: false });
     let run = |seed| {
         let sampling = Sampling { temperature: 1.0, repeat_penalty: 1.1, seed: Some(seed), ..Sampling::default() };
@@ -177,7 +177,7 @@ fn sampled_text_is_whole_and_reproducible() {
 #[test]
 fn the_window_is_counted_exactly() {
     let Some(folder) = stories() else { return };
-    let (engine, tokenizer) = load(&folder, FLOATS[0], Precision::F32, 1, 32);
+    let (engine, tokenizer) = load(&folder.join("gguf"), FLOATS[0], Precision::F32, 1, 32);
     let template = text::ChatTemplate::builtin("chatml").unwrap();
     let renderer = window::Renderer::new(&tokenizer, Some(&template));
     let turn = |role, n: usize| text::Message::new(role, "Once upon a time there was a cat. ".repeat(n));
@@ -196,4 +196,42 @@ fn the_window_is_counted_exactly() {
     let fitted = renderer.fit(&talk, None, tight).unwrap();
     assert_eq!((fitted.leaving, fitted.wanted), (1..3, all.len()));
     assert_eq!(fitted.tokens, renderer.tokens([&talk[0], &talk[3]], None).unwrap());
+}
+
+/// Every family in the repository, both its prompts at once, through the whole engine. Where transformers and llama.cpp
+/// answer differently (fixtures/README.md says where), either is right for a GGUF.
+#[test]
+fn every_family_answers_as_its_reference() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let found = ["fixtures/archs", "../shared/fixtures/archs"].map(|path| root.join(path));
+    let found = found.into_iter().find(|path| path.is_dir()).expect("the repository holds fixtures/archs");
+    let numbers = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
+    let mut checked = 0;
+    for entry in std::fs::read_dir(found).unwrap() {
+        let folder = entry.unwrap().path();
+        let checkpoint = Checkpoint::open(&folder.join("model.gguf"), &OpenOptions::default()).unwrap();
+        let family = checkpoint.metadata().str("general.architecture").unwrap().map(str::to_string);
+        if family.is_none_or(|name| model::Architecture::find(&name).is_err()) {
+            continue;
+        }
+        let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("ref.json")).unwrap()).unwrap();
+        let other = &reference["llama_cpp"];
+        let prompts = [(&reference, other), (&reference["short"], &other["short"])];
+        let (engine, _) = load(&folder, "model.gguf", Precision::F32, 2, 16);
+        let ask = |prompt: &Value| {
+            let n = numbers(&prompt["greedy"]).len();
+            engine.generate(Request { ignore_eos: true, ..greedy(numbers(&prompt["ids"]), n) })
+        };
+        let streams = prompts.map(|(prompt, _)| ask(prompt));
+        for ((prompt, other), outcome) in prompts.iter().zip(streams.into_iter().map(drain)) {
+            if prompt["greedy_min_gap"].as_f64().unwrap() < 0.005 {
+                continue;
+            }
+            let right =
+                [&prompt["greedy"], &other["greedy"]].map(|ids| if ids.is_array() { numbers(ids) } else { vec![] });
+            assert!(right.contains(&outcome.ids), "{}: {outcome:?}, expected one of {right:?}", folder.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 12, "{checked} answers checked");
 }
