@@ -39,8 +39,7 @@ impl Candidates {
     /// Starts over with a row of logits. False if none of them is finite.
     pub fn load(&mut self, logits: &[f32]) -> bool {
         self.row.clear();
-        // A subtraction tells finite numbers apart without a branch: x - x is 0 for them and NaN for all others.
-        self.row.extend(logits.iter().map(|&x| if x - x == 0.0 { x } else { f32::NEG_INFINITY }));
+        self.row.extend(logits.iter().map(|&x| if x.is_finite() { x } else { f32::NEG_INFINITY }));
         self.list.clear();
         self.is_list = false;
         self.best_logit() > f32::NEG_INFINITY

@@ -39,14 +39,11 @@ impl Sampler for Penalties {
     }
 
     fn accept(&mut self, token: u32) {
-        if self.recent.len() >= self.last_n {
-            if let Some(old) = self.recent.pop_front() {
-                if let Some(count) = self.counts.get_mut(&old) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.counts.remove(&old);
-                    }
-                }
+        let leaving = if self.recent.len() >= self.last_n { self.recent.pop_front() } else { None };
+        if let Some((old, count)) = leaving.and_then(|old| self.counts.get_mut(&old).map(|count| (old, count))) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&old);
             }
         }
         self.recent.push_back(token);
