@@ -96,6 +96,9 @@ messages! {
     /// The log goes nowhere.
     log_unwritable(path, why) { "cannot write the log file {path}: {why}", "ログファイル {path} に書き込めません: {why}" }
 
+    /// JSON without a prompt.
+    output_needs_prompt(form) { "--output {form} needs a prompt: -p TEXT or stdin", "--output {form} にはプロンプト(-p TEXT または標準入力)が必要です" }
+
     /// Neither flag nor config names a model.
     no_model() { "no model is named", "モデルが指定されていません" }
     /// What to do about it.

@@ -1,9 +1,9 @@
 //! Writing files so that a crash leaves the old content or the new, never a mixture (specification S12): temporary file in
-//! the same folder, fsync, rename, fsync of the folder. Folders are 0700, files 0600 on Unix.
+//! the same folder, fsync, rename, fsync of the folder. Folders are 0700, files 0600 on Unix. And reading text with a limit.
 
 use std::{
     fs::{DirBuilder, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Read, Write},
     path::Path,
 };
 
@@ -42,6 +42,21 @@ pub(crate) fn replace<E: From<io::Error>>(
     #[cfg(unix)]
     File::open(&dir)?.sync_all()?;
     Ok(())
+}
+
+/// Reads a text file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    read_text_from(File::open(path)?, limit)
+}
+
+/// Reads text of at most `limit` bytes.
+pub(crate) fn read_text_from(from: impl Read, limit: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

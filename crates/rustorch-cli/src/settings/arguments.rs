@@ -259,7 +259,7 @@ pub(crate) fn early_language(arguments: &[OsString]) -> Language {
 /// Sorts the words of the command line.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Given> {
     // Only the first of these is asked for by clap itself; short help is told apart by its spelling.
-    let matches = command().try_get_matches_from(&arguments).map_err(|error| explain(&error))?;
+    let matches = command_of(true).try_get_matches_from(&arguments).map_err(|error| explain(&error))?;
     let mut given = Given { flags: Vec::new(), run: Values::default(), tool: None, short_help: false };
     collect(&matches, SETTINGS.iter().collect(), RUN, &mut given.flags, &mut given.run);
     if let Some((name, inner)) = matches.subcommand() {
@@ -323,8 +323,13 @@ fn collect(
     }
 }
 
-/// The whole command line as clap knows it: for parsing, completions and the man page.
+/// The command line as clap knows it, for completions and the man page.
 pub(crate) fn command() -> Command {
+    command_of(false)
+}
+
+/// The command line as clap knows it, with or without the tools that are not for people.
+fn command_of(all: bool) -> Command {
     let mut root = Command::new("rustorch-cli")
         .version(env!("CARGO_PKG_VERSION"))
         .about(language().pick("Chat with a local language model", "ローカル言語モデルとチャットする"))
@@ -335,7 +340,7 @@ pub(crate) fn command() -> Command {
         .subcommand_negates_reqs(true)
         .args(SETTINGS.iter().flat_map(setting_arguments))
         .args(RUN.iter().map(plain_argument));
-    for tool in TOOLS {
+    for tool in TOOLS.iter().filter(|tool| all || !tool.hidden) {
         let command = Command::new(tool.name)
             .about(tool.help(language()))
             .disable_help_flag(true)
@@ -446,7 +451,7 @@ mod tests {
 
     #[test]
     fn clap_accepts_the_tables() {
-        command().debug_assert();
+        command_of(true).debug_assert();
     }
 
     #[test]

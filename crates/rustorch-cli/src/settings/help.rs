@@ -9,7 +9,7 @@ use crate::{
     exit::EXITS,
     messages::{Language, language},
     output::{Channel, Look, paint},
-    tool::{TOOLS, Tool},
+    tool::{Tool, listed},
 };
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthStr;
@@ -64,8 +64,9 @@ pub(crate) fn short() -> String {
     for row in SETTINGS.iter().filter(|row| row.daily) {
         entry(&mut out, &row_spelling(row), row.help(language()), None);
     }
-    let names: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
-    let _ = writeln!(out, "\n{}: {}\n{}", tools(), names.join(", "), more());
+    let names: Vec<&str> = listed().map(|tool| tool.name).collect();
+    let lines: Vec<String> = names.chunks(8).map(|names| names.join(", ")).collect();
+    let _ = writeln!(out, "{}: {}\n{}", tools(), lines.join(",\n  "), more());
     out
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn long() -> String {
         }
     }
     title(&mut out, &tools());
-    for tool in TOOLS {
+    for tool in listed() {
         entry(&mut out, tool.name, tool.help(language()), None);
     }
     let _ = writeln!(out, "\n{}\n{}", precedence(), more());
@@ -156,7 +157,7 @@ fn row_spelling(row: &Row) -> String {
     flag_spelling(row.short, &row.shown_flag(), row.value)
 }
 
-fn spelling(argument: &Argument) -> String {
+pub(crate) fn spelling(argument: &Argument) -> String {
     if argument.positional {
         return argument.value.to_owned();
     }

@@ -70,7 +70,7 @@ pub(crate) struct BackendSettings {
 pub(crate) struct ContextSettings {
     /// Tokens of the window; none: as many as the model has and memory holds.
     pub(crate) size: Option<usize>,
-    /// `f16`, `f32` or `q8_0`.
+    /// `f16`, `f32`, `q8_0`, or `auto` for what suits the precision.
     pub(crate) kv_type: &'static str,
     /// `ask`, `stop` or `shift`: what a chat does that outgrows the window.
     pub(crate) overflow: &'static str,
@@ -168,7 +168,34 @@ impl Settings {
         match self.context.kv_type {
             "f32" => KvType::F32,
             "q8_0" => KvType::Q8_0,
+            "auto" if self.precision() == compute::Precision::F32 => KvType::F32,
             _ => KvType::F16,
+        }
+    }
+
+    /// The name of [`Settings::kv_type`].
+    pub(crate) fn kv_type_name(&self) -> &'static str {
+        use compute::KvType;
+        match self.kv_type() {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8_0 => "q8_0",
+        }
+    }
+
+    /// How tokens are chosen.
+    pub(crate) fn sampling(&self) -> engine::Sampling {
+        let g = &self.generation;
+        engine::Sampling {
+            temperature: g.temperature,
+            top_k: g.top_k,
+            top_p: g.top_p,
+            min_p: g.min_p,
+            repeat_penalty: g.repeat_penalty,
+            repeat_last_n: g.repeat_last_n,
+            frequency_penalty: g.frequency_penalty,
+            presence_penalty: g.presence_penalty,
+            seed: g.seed,
         }
     }
 
