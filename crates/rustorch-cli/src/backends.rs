@@ -45,10 +45,7 @@ pub(crate) struct Backend {
 pub(crate) const BACKENDS: &[Backend] = &[
     Backend { name: "cpu", needs_en: "nothing", needs_ja: "なし", open: Some(open_cpu) },
     Backend {
-        name: "cuda",
-        needs_en: "an NVIDIA GPU and its driver",
-        needs_ja: "NVIDIA GPU とドライバー",
-        open: None,
+        name: "cuda", needs_en: "an NVIDIA GPU and its driver", needs_ja: "NVIDIA GPU とドライバー", open: None
     },
     Backend {
         name: "metal",

@@ -35,6 +35,11 @@ fn target() -> String {
     format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
 }
 
+/// The best instruction set of this machine that there are kernels for.
+fn isa() -> &'static str {
+    compute::cpu::Isa::best().name()
+}
+
 fn backends() -> Vec<&'static str> {
     BACKENDS.iter().filter(|backend| backend.is_built()).map(|backend| backend.name).collect()
 }

@@ -1,0 +1,450 @@
+//! From settings to something that answers: file, plan, device, weights, tokenizer, template, engine.
+//!
+//! Nothing is allocated before the plan fits (requirement rows R42, R90). What is made is one [`Loaded`], which the chat
+//! replaces as a whole for `/model` and `/backend`; a failure or Ctrl-C leaves nothing behind.
+
+use crate::{
+    backends,
+    exit::{Exit, Failure, Result},
+    output, paths,
+    settings::Settings,
+    terminal_filter::visible_line,
+};
+use checkpoint::{Checkpoint, OpenOptions};
+use compute::KvType;
+use engine::{Engine, EngineConfig};
+use model::{Decoder, HyperParams, LoadOptions, MemoryPlan};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+use text::{ChatTemplate, Tokenizer};
+
+crate::messages::messages! {
+    /// The file is no model that can be used.
+    model_failed(path) { "cannot load the model {path}", "モデル {path} を読み込めません" }
+    /// What might help.
+    model_failed_hint(path) {
+        "`rustorch-cli inspect --model {path}` shows what is in the file",
+        "`rustorch-cli inspect --model {path}` でファイルの内容を確認できます"
+    }
+    /// `model.format` says otherwise.
+    wrong_format(path, found, wanted) {
+        "{path} is a {found} file, but model.format is `{wanted}`",
+        "{path} は {found} 形式ですが、model.format は `{wanted}` です"
+    }
+    /// What to do about it.
+    wrong_format_hint() { "set model.format to \"auto\" or name another file", "model.format を \"auto\" にするか、別のファイルを指定してください" }
+    /// It does not fit.
+    too_large(needed, available) {
+        "the model needs {needed} of memory, {available} are available",
+        "モデルには {needed} のメモリが必要ですが、{available} しかありません"
+    }
+    /// Where the memory would go.
+    too_large_cause(weights, kv, context, kv_type, scratch) {
+        "weights {weights}, KV cache {kv} ({context} tokens, {kv_type}), scratch {scratch}",
+        "重み {weights}、KV キャッシュ {kv}({context} トークン、{kv_type})、作業領域 {scratch}"
+    }
+    /// The three remedies.
+    too_large_hint(window, kv) {
+        "(1) {window}; (2) {kv}; (3) use a smaller quantization of the model, or free memory",
+        "(1) {window}、(2) {kv}、(3) より小さい量子化のモデルを使うかメモリを空ける"
+    }
+    /// First remedy.
+    remedy_window(n) { "--ctx {n}", "--ctx {n}" }
+    /// First remedy, when no window is small enough.
+    remedy_no_window() { "no window is small enough", "どのコンテキスト長でも収まらない" }
+    /// Second remedy.
+    remedy_kv() { "--kv-type q8_0 halves the KV cache", "--kv-type q8_0 で KV キャッシュを半分にする" }
+    /// Second remedy, when it is already taken.
+    remedy_kv_done() { "a smaller --prefill-chunk", "--prefill-chunk を小さくする" }
+    /// The window is smaller than the model's.
+    window_reduced(context, trained) {
+        "context window: {context} tokens of the model's {trained}, as memory allows",
+        "コンテキスト: メモリに合わせ {context} トークン(モデルは {trained})"
+    }
+    /// The window is larger than the model's.
+    window_beyond(context, trained) {
+        "the context window of {context} tokens is more than the {trained} that the model was trained for; answers may degrade beyond that",
+        "コンテキスト {context} トークンは学習時の {trained} を超えています。超えた部分の品質は低下します"
+    }
+    /// The progress bar's words.
+    loading(name) { "loading {name}", "{name} を読み込み中" }
+    /// A template that does not exist.
+    no_such_template(name) { "there is no chat template `{name}`", "チャットテンプレート `{name}` はありません" }
+    /// The ones that exist.
+    template_names(names) { "a file, or one of: {names}", "ファイル、または次のいずれか: {names}" }
+    /// A template file that cannot be used.
+    template_unusable(name) { "the chat template {name} cannot be used", "チャットテンプレート {name} は使えません" }
+    /// The model has none.
+    template_missing() { "the model has no chat template", "モデルにチャットテンプレートがありません" }
+    /// What to do about it.
+    template_missing_hint(names) {
+        "--template NAME|FILE gives one (built in: {names}); --raw continues the prompt without",
+        "--template NAME|FILE で指定するか(組み込み: {names})、--raw でテンプレートなしに続きを生成します"
+    }
+    /// The engine refused.
+    engine_failed() { "the engine cannot start", "エンジンを開始できません" }
+}
+
+/// A template file larger than this is none.
+const MAX_TEMPLATE_BYTES: u64 = 4 << 20;
+
+/// Of the memory that is available, the part that may be planned for, in percent: other programs live too.
+const USABLE_PERCENT: u64 = 95;
+
+/// A window below this is not chosen by itself: it could hardly hold a question and its answer.
+const LEAST_WINDOW: usize = 256;
+
+/// A model ready to answer, and what is worth knowing about it.
+pub(crate) struct Loaded {
+    /// The engine; dropping the last clone frees the model.
+    pub(crate) engine: Engine,
+    /// Its tokenizer.
+    pub(crate) tokenizer: Tokenizer,
+    /// Its chat template, or why there is none.
+    template: Template,
+    /// Where the template came from: `model`, a built-in name, or a file.
+    pub(crate) template_name: String,
+    /// The numbers of the model.
+    pub(crate) hyper: HyperParams,
+    /// What it takes.
+    pub(crate) plan: MemoryPlan,
+    /// The file as named.
+    pub(crate) path: PathBuf,
+    /// The name it gives itself, else the file's; harmless on a terminal.
+    pub(crate) name: String,
+    /// All files.
+    pub(crate) files: Vec<PathBuf>,
+    /// Size of all files.
+    pub(crate) file_bytes: u64,
+    /// Tokens of the window.
+    pub(crate) context: usize,
+    /// Element type of the KV cache.
+    pub(crate) kv_type: KvType,
+    /// Seconds from opening the file until the engine ran.
+    pub(crate) load_s: f64,
+}
+
+impl Loaded {
+    /// The chat template, or the failure that says what to do without one.
+    pub(crate) fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_ref().map_err(Clone::clone)
+    }
+
+    /// Texts shall simply follow each other, without a template.
+    pub(crate) fn forget_template(&mut self) {
+        self.template = Err(Failure::new(Exit::Model, template_missing()));
+    }
+}
+
+/// Opens the model file of the settings.
+pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
+    let Some(path) = &settings.model.path else {
+        let config = paths::default_config().map_or_else(|| "config.toml".to_owned(), |path| paths::display(&path));
+        return Err(Failure::new(Exit::Usage, crate::messages::no_model()).hint(crate::messages::no_model_hint(config)));
+    };
+    let checkpoint = Checkpoint::open(path, &OpenOptions { mmap: settings.model.mmap })
+        .map_err(|error| checkpoint_failure(path, &error))?;
+    let (found, wanted) = (checkpoint.format(), settings.model.format);
+    if wanted != "auto" && wanted != found {
+        let shown = paths::display(path);
+        return Err(Failure::new(Exit::Model, wrong_format(shown, found, wanted)).hint(wrong_format_hint()));
+    }
+    Ok(checkpoint)
+}
+
+/// Loads everything. `interrupted` is asked often; once true, loading ends with [`Exit::Interrupted`].
+pub(crate) fn load(settings: &Settings, interrupted: &dyn Fn() -> bool) -> Result<Loaded> {
+    let checkpoint = open(settings)?;
+    load_from(&checkpoint, settings, 1, interrupted)
+}
+
+/// Loads an open model file, with a cache for `n_sequences` full windows.
+pub(crate) fn load_from(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    n_sequences: usize,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Loaded> {
+    let start = Instant::now();
+    let path = checkpoint.path().to_path_buf();
+    let model_error = |error: model::Error| model_failure(&path, &error);
+    let hyper = HyperParams::read(checkpoint).map_err(model_error)?;
+    // Small things that may be wrong come before large ones that take time.
+    let tokenizer = Tokenizer::from_checkpoint(checkpoint).map_err(|error| text_failure(&path, &error))?;
+    let (template, template_name) = find_template(checkpoint, settings)?;
+    let kv_type = settings.kv_type();
+    let plan_for = |context: usize| {
+        let rows = settings.backend.prefill_chunk.min(context);
+        MemoryPlan::new(checkpoint, &hyper, context.saturating_mul(n_sequences), kv_type, rows)
+    };
+    let (context, plan) = choose_window(settings, &hyper, available_memory(), &plan_for)
+        .map_err(|error| error.into_failure(&path, settings))?;
+    tell_about_window(settings, context, hyper.context_length);
+    let device = backends::open(settings)?;
+    let chunk = settings.backend.prefill_chunk.min(context);
+    let name = model_name(checkpoint);
+    let decoder = {
+        let bar = output::progress(
+            settings.interface.show_progress,
+            plan.weights_bytes,
+            "{msg} [{bar:24}] {bytes}/{total_bytes} {eta}",
+        );
+        bar.set_message(loading(&name));
+        let options = LoadOptions { max_rows: chunk, context_length: Some(context) };
+        let result = Decoder::load(checkpoint, device, &options, &mut |at| {
+            bar.set_position(at.done_bytes);
+            if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.finish_and_clear();
+        result.map_err(model_error)?
+    };
+    let engine = Engine::start(EngineConfig {
+        decoder,
+        tokenizer: tokenizer.clone(),
+        context,
+        kv_type,
+        prefill_chunk: chunk,
+        max_sequences: n_sequences,
+    })
+    .map_err(|error| engine_failure(&error))?;
+    let loaded = Loaded {
+        engine,
+        tokenizer,
+        template,
+        template_name,
+        hyper,
+        plan,
+        name,
+        files: checkpoint.files().to_vec(),
+        file_bytes: checkpoint.file_bytes(),
+        context,
+        kv_type,
+        load_s: start.elapsed().as_secs_f64(),
+        path,
+    };
+    tracing::info!(
+        model = %visible_line(&loaded.path.to_string_lossy()),
+        architecture = loaded.hyper.architecture.name,
+        context,
+        load_s = loaded.load_s,
+        "model loaded"
+    );
+    Ok(loaded)
+}
+
+/// Why no window was chosen.
+enum Refusal {
+    TooLarge { plan: MemoryPlan, context: usize, available: u64, fits: Option<usize> },
+    Model(model::Error),
+}
+
+impl Refusal {
+    fn into_failure(self, path: &Path, settings: &Settings) -> Failure {
+        let (plan, context, available, fits) = match self {
+            Refusal::Model(error) => return model_failure(path, &error),
+            Refusal::TooLarge { plan, context, available, fits } => (plan, context, available, fits),
+        };
+        let window = fits.map_or_else(remedy_no_window, remedy_window);
+        let kv = if settings.kv_type_name() == "q8_0" { remedy_kv_done() } else { remedy_kv() };
+        let parts = too_large_cause(
+            size(plan.weights_bytes),
+            size(plan.kv_bytes),
+            context,
+            settings.kv_type_name(),
+            size(plan.scratch_bytes),
+        );
+        Failure::new(Exit::Memory, too_large(size(plan.total_bytes), size(available)))
+            .because(parts)
+            .hint(too_large_hint(window, kv))
+    }
+}
+
+/// The window asked for if it fits; else, if none was asked for, the largest up to the model's own that does.
+fn choose_window(
+    settings: &Settings,
+    hyper: &HyperParams,
+    available: Option<u64>,
+    plan_for: &dyn Fn(usize) -> model::Result<MemoryPlan>,
+) -> std::result::Result<(usize, MemoryPlan), Refusal> {
+    let wanted = settings.context.size.unwrap_or(hyper.context_length).max(1);
+    let plan = plan_for(wanted).map_err(Refusal::Model)?;
+    let Some(available) = available else { return Ok((wanted, plan)) };
+    let usable = usable(available);
+    if plan.total_bytes <= usable {
+        return Ok((wanted, plan));
+    }
+    // The plan grows with the window, so bisecting over whole cache blocks finds the largest.
+    let (mut low, mut high) = (0, wanted / compute::KV_BLOCK);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        match plan_for(middle * compute::KV_BLOCK) {
+            Ok(plan) if plan.total_bytes <= usable => low = middle,
+            _ => high = middle - 1,
+        }
+    }
+    let fits = low * compute::KV_BLOCK;
+    if settings.context.size.is_none() && fits >= LEAST_WINDOW.min(wanted) {
+        let plan = plan_for(fits).map_err(Refusal::Model)?;
+        return Ok((fits, plan));
+    }
+    let fits = (fits >= LEAST_WINDOW).then_some(fits);
+    Err(Refusal::TooLarge { plan, context: wanted, available, fits })
+}
+
+fn tell_about_window(settings: &Settings, context: usize, trained: usize) {
+    if context > trained {
+        output::warning(&window_beyond(context, trained));
+    } else if settings.context.size.is_none() && context < trained {
+        output::note(&window_reduced(context, trained));
+    }
+}
+
+/// Bytes that this process may still take: of the machine, or of its control group if that allows less. Page cache counts
+/// as available, so that a model that was just read does not stand in its own way.
+pub(crate) fn available_memory() -> Option<u64> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let machine = Some(system.available_memory()).filter(|bytes| *bytes > 0);
+    let group = system.cgroup_limits().map(|limits| limits.total_memory.saturating_sub(limits.rss));
+    match (machine, group) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The part of the available memory that may be planned for.
+pub(crate) fn usable(available: u64) -> u64 {
+    available / 100 * USABLE_PERCENT
+}
+
+/// What this process has resident now, and had at most; 0 where the system does not tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MemoryInUse {
+    /// Now.
+    pub(crate) rss_bytes: u64,
+    /// At most.
+    pub(crate) peak_rss_bytes: u64,
+}
+
+/// Resident memory: `VmRSS` and `VmHWM` of proc(5); elsewhere what the system tells, as both.
+pub(crate) fn memory_use() -> MemoryInUse {
+    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+        };
+        if let (Some(now), Some(peak)) = (kib("VmRSS:"), kib("VmHWM:")) {
+            return MemoryInUse { rss_bytes: now.saturating_mul(1024), peak_rss_bytes: peak.saturating_mul(1024) };
+        }
+    }
+    let Ok(pid) = sysinfo::get_current_pid() else { return MemoryInUse::default() };
+    let mut system = sysinfo::System::new();
+    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), false);
+    let bytes = system.process(pid).map_or(0, sysinfo::Process::memory);
+    MemoryInUse { rss_bytes: bytes, peak_rss_bytes: bytes }
+}
+
+/// The spellings of BOS and EOS, as templates want them.
+pub(crate) fn edge_tokens(tokenizer: &Tokenizer) -> (String, String) {
+    let text = |id: Option<u32>| {
+        id.map(|id| String::from_utf8_lossy(&tokenizer.token_bytes(id)).into_owned()).unwrap_or_default()
+    };
+    (text(tokenizer.bos()), text(tokenizer.eos()))
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// The name that the model gives itself, else that of its file; one harmless line.
+pub(crate) fn model_name(checkpoint: &Checkpoint) -> String {
+    let own = checkpoint.metadata().str("general.name").ok().flatten().map(str::trim).filter(|name| !name.is_empty());
+    let file = || checkpoint.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name: String = own.map_or_else(file, str::to_owned).chars().take(80).collect();
+    visible_line(&name)
+}
+
+/// A template, or why there is none.
+pub(crate) type Template = std::result::Result<ChatTemplate, Failure>;
+
+/// The template of the settings, else the model's own. Settings that name none that works are an error now; a model
+/// without is one only when a template is needed.
+pub(crate) fn find_template(checkpoint: &Checkpoint, settings: &Settings) -> Result<(Template, String)> {
+    if let Some(name) = &settings.model.template {
+        return Ok((Ok(named_template(name)?), name.clone()));
+    }
+    let template = match ChatTemplate::from_checkpoint(checkpoint) {
+        Ok(Some(template)) => Ok(template),
+        Ok(None) => Err(Failure::new(Exit::Model, template_missing()).hint(template_missing_hint(builtin_names()))),
+        Err(error) => Err(Failure::new(Exit::Model, template_unusable(paths::display(checkpoint.path())))
+            .because_of(&error)
+            .hint(template_missing_hint(builtin_names()))),
+    };
+    Ok((template, "model".to_owned()))
+}
+
+/// A built-in template, or that of a file.
+pub(crate) fn named_template(name: &str) -> Result<ChatTemplate> {
+    if let Some(template) = ChatTemplate::builtin(name) {
+        return Ok(template);
+    }
+    let fail = |cause: &dyn std::error::Error| {
+        Failure::new(Exit::Usage, template_unusable(visible_line(name))).because_of(cause)
+    };
+    let path = paths::expand(std::ffi::OsStr::new(name), None).map_err(|error| fail(&error))?;
+    if !path.exists() {
+        return Err(
+            Failure::new(Exit::Usage, no_such_template(visible_line(name))).hint(template_names(builtin_names()))
+        );
+    }
+    let source = crate::safe_write::read_text(&path, MAX_TEMPLATE_BYTES).map_err(|error| fail(&error))?;
+    ChatTemplate::from_source(&source).map_err(|error| fail(&error))
+}
+
+/// The built-in templates, for messages.
+pub(crate) fn builtin_names() -> String {
+    ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ")
+}
+
+/// A failure of the file.
+pub(crate) fn checkpoint_failure(path: &Path, error: &checkpoint::Error) -> Failure {
+    let exit = if matches!(error, checkpoint::Error::Memory { .. }) { Exit::Memory } else { Exit::Model };
+    Failure::new(exit, model_failed(paths::display(path))).because_of(error)
+}
+
+/// A failure of the tokenizer or template.
+pub(crate) fn text_failure(path: &Path, error: &text::Error) -> Failure {
+    Failure::new(Exit::Model, model_failed(paths::display(path)))
+        .because_of(error)
+        .hint(model_failed_hint(paths::display(path)))
+}
+
+/// A failure between file and logits.
+pub(crate) fn model_failure(path: &Path, error: &model::Error) -> Failure {
+    match error {
+        model::Error::Cancelled => Failure::silent(Exit::Interrupted),
+        model::Error::Checkpoint(error) => checkpoint_failure(path, error),
+        model::Error::Compute(compute::Error::OutOfMemory { .. }) => {
+            Failure::new(Exit::Memory, model_failed(paths::display(path))).because_of(error)
+        }
+        _ => Failure::new(Exit::Model, model_failed(paths::display(path)))
+            .because_of(error)
+            .hint(model_failed_hint(paths::display(path))),
+    }
+}
+
+/// A failure of the engine.
+pub(crate) fn engine_failure(error: &engine::Error) -> Failure {
+    let exit = match error {
+        engine::Error::ContextOverflow { .. } => Exit::Context,
+        engine::Error::CacheTooSmall { .. } => Exit::Memory,
+        engine::Error::Interrupted => return Failure::silent(Exit::Interrupted),
+        engine::Error::Sampling { .. } | engine::Error::Config { .. } => Exit::Usage,
+        _ => Exit::Runtime,
+    };
+    Failure::new(exit, engine_failed()).because_of(error)
+}
