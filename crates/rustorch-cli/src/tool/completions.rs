@@ -27,6 +27,7 @@ pub(super) const TOOL: Tool = Tool {
     }],
     settings: &[],
     run,
+    ..Tool::NEW
 };
 
 fn run(_: &Layers, values: &Values) -> Result<()> {

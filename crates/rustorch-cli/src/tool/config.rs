@@ -60,6 +60,7 @@ pub(super) const TOOL: Tool = Tool {
     ],
     settings: &["*"],
     run,
+    ..Tool::NEW
 };
 
 fn run(layers: &Layers, values: &Values) -> Result<()> {

@@ -20,6 +20,7 @@ pub(super) const TOOL: Tool = Tool {
     arguments: &[],
     settings: &[],
     run,
+    ..Tool::NEW
 };
 
 fn run(_: &Layers, _: &Values) -> Result<()> {

@@ -1,11 +1,19 @@
 //! The tools beside the chat: one file each, one row each in [`TOOLS`], from which parsing, help, completions and the man
 //! page are made. Interfaces for scripts: stdout carries the result and nothing else.
 
+mod bench;
 mod completions;
 pub(crate) mod config;
+mod docs_json;
 mod help;
+mod inspect;
+mod logits;
 mod man;
+pub(crate) mod one_shot;
 mod paths;
+mod perplexity;
+mod template;
+mod tokenize;
 
 use crate::{
     exit::Result,
@@ -30,6 +38,8 @@ pub(crate) struct Tool {
     pub(crate) arguments: &'static [Argument],
     /// The settings that act on it: full keys, or sections ending in a dot.
     pub(crate) settings: &'static [&'static str],
+    /// Not for people: left out of help and completions.
+    pub(crate) hidden: bool,
     /// Does it.
     pub(crate) run: fn(&Layers, &Values) -> Result<()>,
 }
@@ -44,9 +54,51 @@ impl std::fmt::Debug for Tool {
 const EVERYWHERE: &[&str] = &["interface.language", "interface.color", "logging.", "history.ephemeral"];
 
 /// Every tool, in the order of the help.
-pub(crate) const TOOLS: &[&Tool] = &[&config::TOOL, &paths::TOOL, &completions::TOOL, &man::TOOL, &help::TOOL];
+pub(crate) const TOOLS: &[&Tool] = &[
+    &tokenize::TOKENIZE,
+    &tokenize::DETOKENIZE,
+    &template::TOOL,
+    &logits::TOOL,
+    &perplexity::TOOL,
+    &bench::TOOL,
+    &inspect::TOOL,
+    &config::TOOL,
+    &paths::TOOL,
+    &completions::TOOL,
+    &man::TOOL,
+    &help::TOOL,
+    &docs_json::TOOL,
+];
+
+/// The settings that act on tools which run a model without sampling.
+const ENGINE_SETTINGS: &[&str] = &[
+    "model.path",
+    "model.format",
+    "model.mmap",
+    "backend.",
+    "context.size",
+    "context.kv_type",
+    "interface.show_progress",
+];
+
+/// The tools that people use.
+pub(crate) fn listed() -> impl Iterator<Item = &'static Tool> {
+    TOOLS.iter().copied().filter(|tool| !tool.hidden)
+}
 
 impl Tool {
+    /// For `..Tool::NEW`.
+    const NEW: Tool = Tool {
+        name: "",
+        synopsis: "",
+        en: "",
+        ja: "",
+        arguments: &[],
+        settings: &[],
+        hidden: false,
+        run: |_, _| Ok(()),
+    };
+
     /// Whether a setting acts on it.
     pub(crate) fn takes(&self, row: &Row) -> bool {
         let full = row.full_key();

@@ -17,6 +17,7 @@ pub(super) const TOOL: Tool = Tool {
     arguments: &[],
     settings: &["history."],
     run,
+    ..Tool::NEW
 };
 
 /// The built-in places, for the man page.
