@@ -6,21 +6,30 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code)] // until the modes below use all of it
 
+mod backends;
+mod command;
 mod exit;
 mod interrupt;
+mod loading;
 mod logging;
 mod messages;
 mod output;
 mod paths;
+mod repl;
 mod safe_write;
 mod session;
 mod settings;
 mod terminal_filter;
 mod tool;
+mod version;
 
 use exit::{Exit, Failure, Result};
 use messages::Language;
-use settings::{Settings, arguments, help};
+use settings::{
+    Settings,
+    arguments::{self, Values},
+    help,
+};
 use std::{ffi::OsString, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -50,6 +59,13 @@ fn run(words: Vec<OsString>) -> Result<()> {
         };
         return output::answer(&text);
     }
+    if given.has("version") {
+        return if given.has("json") {
+            output::answer_line(&version::json().to_string())
+        } else {
+            output::answer(&version::text())
+        };
+    }
     if let Some(result) = given.config_init() {
         return result;
     }
@@ -59,10 +75,39 @@ fn run(words: Vec<OsString>) -> Result<()> {
     for warning in invocation.layers.warnings() {
         output::warning(warning);
     }
-    if let Some((tool, values)) = &invocation.tool {
-        return (tool.run)(&invocation.layers, values);
+    interrupt::watch();
+    match &invocation.tool {
+        Some((tool, values)) => (tool.run)(&invocation.layers, values),
+        None => talk(settings, &invocation.run),
     }
-    Ok(())
+}
+
+/// A chat, or one answer (specification S4).
+fn talk(settings: &Settings, run: &Values) -> Result<()> {
+    let raw = run.has("raw");
+    let script = run.path("script")?;
+    let prompt = run.text("prompt")?;
+    if script.is_some() && prompt.is_some() {
+        return Err(Failure::new(Exit::Usage, arguments::conflict("--script", "--prompt")));
+    }
+    if script.is_none() && (prompt.is_some() || !output::stdin_is_terminal()) {
+        // Without a model nothing else matters, and stdin would be read in vain.
+        if settings.model.path.is_none() {
+            return loading::open(settings).map(drop);
+        }
+        let prompt = tool::one_shot::prompt(prompt, raw)?;
+        return tool::one_shot::run(settings, &tool::one_shot::OneShot { prompt, raw });
+    }
+    if settings.interface.output != "text" {
+        return Err(Failure::new(Exit::Usage, messages::output_needs_prompt(settings.interface.output)));
+    }
+    let mut loaded = loading::load(settings, &interrupt::wanted)?;
+    if raw {
+        loaded.forget_template();
+    } else {
+        loaded.template()?;
+    }
+    repl::run(loaded, settings.clone(), script.as_deref())
 }
 
 /// Puts language, looks and log into effect.

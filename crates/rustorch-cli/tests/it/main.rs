@@ -1,0 +1,9 @@
+//! The program as a script or a person meets it: the built binary, its streams and its exit codes.
+
+mod answers;
+mod arguments;
+mod repl_script;
+mod repl_support;
+mod repl_terminal;
+mod support;
+mod tools;

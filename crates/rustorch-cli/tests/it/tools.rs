@@ -1,0 +1,173 @@
+//! The tools for scripts: exact ids, exact bytes, the numbers of the reference.
+
+use crate::support::{Home, fixture, json, llama};
+use serde_json::Value;
+
+#[test]
+fn tokens_of_a_vocabulary_and_back() {
+    let Some(folder) = fixture("tokenizers/gguf-vocab") else { return };
+    let mut n = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ext| ext != "json") {
+            continue;
+        }
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let model = folder.join(format!("ggml-vocab-{stem}.gguf"));
+        let home = Home::new();
+        for case in json(&path)["cases"].as_array().unwrap().iter().take(3) {
+            let text = case["text"].as_str().unwrap();
+            let run = |more: &[&str]| {
+                let base = ["tokenize", "--model", model.to_str().unwrap()];
+                home.run_with(&[&base[..], more].concat(), Some(text.as_bytes())).ends_with(0).json()
+            };
+            assert_eq!(run(&["--no-bos"]), case["ids"], "{text:?}");
+            assert_eq!(run(&["--special"]), case["ids_special"], "{text:?}");
+            if let Some(decoded) = case["decoded"].as_str() {
+                let ids = case["ids"].to_string();
+                let back = home.run_with(&["detokenize", "--model", model.to_str().unwrap()], Some(ids.as_bytes()));
+                assert_eq!(back.ends_with(0).text(), decoded);
+            }
+            n += 1;
+        }
+    }
+    assert!(n > 0);
+}
+
+#[test]
+fn detokenize_refuses_what_is_no_id() {
+    let model = llama();
+    for input in ["[1, -2]", "[99999999]", "{}", "[1", ""] {
+        let ran = Home::new().run_with(&["detokenize", "--model", model.to_str().unwrap()], Some(input.as_bytes()));
+        assert!(ran.ends_with(2).err.contains("JSON"), "{input}");
+    }
+}
+
+#[test]
+fn templates_of_files_are_rendered_without_a_model() {
+    let Some(path) = fixture("templates/Qwen-Qwen2.5-7B-Instruct.json") else { return };
+    let reference = json(&path);
+    let home = Home::new();
+    home.file("t.jinja", reference["template"].as_str().unwrap());
+    let mut n = 0;
+    for case in reference["cases"].as_array().unwrap() {
+        let Some(expected) = case["expected"].as_str() else { continue };
+        home.file("m.json", &case["messages"].to_string());
+        let mut vars = case["vars"].as_object().cloned().unwrap_or_default();
+        for key in ["bos_token", "eos_token"] {
+            vars.insert(key.into(), reference[key].clone());
+        }
+        if case["tools"].is_array() {
+            vars.insert("tools".into(), case["tools"].clone());
+        }
+        home.file("v.json", &Value::Object(vars).to_string());
+        let mut arguments = vec!["template", "--template", "t.jinja", "--messages", "m.json", "--vars", "v.json"];
+        arguments.extend(["--now", reference["now"].as_str().unwrap_or("2026-08-18T12:34:56")]);
+        if case["add_generation_prompt"] == false {
+            arguments.push("--no-generation-prompt");
+        }
+        assert_eq!(home.run(&arguments).ends_with(0).text(), expected, "{}", case["name"]);
+        n += 1;
+    }
+    assert!(n > 0);
+    home.file("t.jinja", "{% if %}");
+    let ran = home.run(&["template", "--template", "t.jinja", "--messages", "m.json"]).ends_with(2);
+    assert!(ran.err.contains("line 1"), "{}", ran.err);
+    home.file("t.jinja", "{{ raise_exception('no') }}");
+    home.run(&["template", "--template", "t.jinja", "--messages", "m.json"]).ends_with(1);
+}
+
+/// Shape and values of a NumPy file of float32 in C order.
+fn npy(bytes: &[u8]) -> (Vec<usize>, Vec<f32>) {
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let head = std::str::from_utf8(&bytes[10..end]).unwrap();
+    assert!(head.contains("'<f4'") && head.contains("'fortran_order': False"), "{head}");
+    let shape = head.split('(').nth(1).unwrap().split(')').next().unwrap();
+    let shape = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    let values = bytes[end..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    (shape, values)
+}
+
+#[test]
+fn logits_are_those_of_the_reference() {
+    let folder = fixture("archs/llama").unwrap();
+    let reference = json(&folder.join("ref.json"));
+    let ids = reference["ids"].to_string();
+    let (ids, home) = (ids.trim_matches(['[', ']']), Home::new());
+    let model = folder.join("model.gguf");
+    let base = ["logits", "--model", model.to_str().unwrap(), "--tokens", ids, "--precision", "f32", "--out", "l.npy"];
+    home.run(&base).ends_with(0);
+    let (shape, values) = npy(&std::fs::read(home.path().join("l.npy")).unwrap());
+    let (expected_shape, expected) = npy(&std::fs::read(folder.join("logits.npy")).unwrap());
+    assert_eq!(shape, expected_shape);
+    let allowed = 0.002 * reference["logits_std"].as_f64().unwrap() as f32 + 0.001;
+    let worst = values.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= allowed, "{worst} > {allowed}");
+    home.run(&[&base[..], &["--last"]].concat()).ends_with(0);
+    let (shape, last) = npy(&std::fs::read(home.path().join("l.npy")).unwrap());
+    assert_eq!(shape, [1, expected_shape[1]]);
+    assert_eq!(last, values[values.len() - shape[1]..]);
+}
+
+#[test]
+fn logits_that_fail_leave_no_file() {
+    let model = llama();
+    let home = Home::new();
+    let run =
+        |tokens: &str| home.run(&["logits", "--model", model.to_str().unwrap(), "--tokens", tokens, "--out", "l.npy"]);
+    assert!(run("1,2,99999999").code != Some(0));
+    run("1,x").ends_with(2);
+    assert!(!home.path().join("l.npy").exists());
+}
+
+#[test]
+fn perplexity_agrees_with_the_reference() {
+    let folder = fixture("archs/llama").unwrap();
+    let reference = json(&folder.join("ref.json"));
+    let home = Home::new();
+    home.file("t.txt", reference["prompt"].as_str().unwrap());
+    let model = folder.join("model.gguf");
+    let base = ["perplexity", "--model", model.to_str().unwrap(), "--file", "t.txt", "--precision", "f32"];
+    let result = home.run(&[&base[..], &["--json"]].concat()).ends_with(0).json();
+    let (nll, expected) = (result["nll"].as_f64().unwrap(), reference["nll"].as_f64().unwrap());
+    assert!((nll - expected).abs() < 0.002, "{nll} {expected}");
+    let text = home.run(&base).ends_with(0);
+    let shown: f64 = text.text().split_whitespace().next().unwrap().parse().unwrap();
+    assert!((shown / nll.exp() - 1.0).abs() < 1e-4, "{}", text.text());
+}
+
+#[test]
+fn bench_has_the_keys_of_the_interface() {
+    let model = llama();
+    let base = ["bench", "--model", model.to_str().unwrap(), "--prompt-tokens", "16", "--gen-tokens", "4"];
+    let more = ["--repeat", "2", "--depth", "8", "--parallel", "2", "--threads", "1"];
+    let home = Home::new();
+    let result = home.run(&[&base[..], &more, &["--json"]].concat()).ends_with(0).json();
+    let keys: Vec<&String> = result.as_object().unwrap().keys().collect();
+    let expected =
+        ["prefill_tps", "decode_tps", "load_s", "peak_rss_bytes", "kv_bytes", "weights_bytes", "isa", "threads"];
+    assert_eq!(keys, expected);
+    assert_eq!(result["threads"], 1);
+    for key in ["prefill_tps", "decode_tps"] {
+        let at = |part: &str| result[key][part].as_f64().unwrap();
+        assert!(at("min") > 0.0 && at("min") <= at("median") && at("median") <= at("max"), "{result}");
+    }
+    home.run(&[&base[..], &more].concat()).ends_with(0);
+}
+
+#[test]
+fn inspect_shows_what_is_in_the_file() {
+    let model = llama();
+    let home = Home::new();
+    let result =
+        home.run(&["inspect", "--model", model.to_str().unwrap(), "--ctx", "64", "--json"]).ends_with(0).json();
+    assert_eq!(result["model"]["architecture"], "llama");
+    assert_eq!(result["memory"]["context"], 64);
+    assert_eq!(result["metadata"]["general.architecture"], "llama");
+    assert_eq!(result["memory"]["fits"], true);
+    let text = home.run(&["inspect", "--model", model.to_str().unwrap()]).ends_with(0);
+    assert!(text.text().contains("[tensors]") && text.text().contains("general.architecture = llama"));
+    let Some(vocabulary) = fixture("tokenizers/gguf-vocab/ggml-vocab-qwen2.gguf") else { return };
+    home.run(&["inspect", "--model", vocabulary.to_str().unwrap()]).ends_with(0);
+}
