@@ -37,7 +37,7 @@ pub(crate) enum Command {
 }
 
 /// Bytes of one block of rows that `logits` hands out.
-const SCORE_BYTES: usize = 8 << 20;
+const SCORE_BYTES: usize = 16 << 20;
 
 /// How often to look after readers that are behind, should a wake-up be lost.
 const PATIENCE: Duration = Duration::from_millis(100);

@@ -62,7 +62,7 @@ fn load(
 ) -> (Engine, Tokenizer) {
     let checkpoint = Checkpoint::open(&folder.join(file), &OpenOptions::default()).unwrap();
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
-    let device = CpuDevice::new(CpuOptions { threads: Some(1), precision, isa: None }).unwrap();
+    let device = CpuDevice::new(CpuOptions { threads: Some(2), precision, isa: None }).unwrap();
     let options = LoadOptions { max_rows: 64, ..LoadOptions::default() };
     let decoder = Decoder::load(&checkpoint, Arc::new(device), &options, &mut |_| ControlFlow::Continue(())).unwrap();
     let engine = Engine::start(EngineConfig {
@@ -234,4 +234,22 @@ fn every_family_answers_as_its_reference() {
         }
     }
     assert!(checked >= 12, "{checked} answers checked");
+}
+
+/// The same request to a fresh engine brings the same tokens, with several threads and integer kernels too.
+#[test]
+fn fast_answers_are_reproducible() {
+    let Some(folder) = stories() else { return };
+    for file in ["stories260K-ff192-Q4_0.gguf", "stories260K-mixed-Q8_0.gguf"] {
+        let cases = cases(&folder, file);
+        let answers = || -> Vec<Vec<u32>> {
+            let (engine, _) = load(&folder.join("gguf"), file, Precision::Fast, 1, 16);
+            let sampling = Sampling { temperature: 1.0, seed: Some(7), ..Sampling::default() };
+            let ask = |case| Request { sampling: sampling.clone(), ..request(case) };
+            cases.iter().map(|case| drain(engine.generate(ask(case))).ids).collect()
+        };
+        let first = answers();
+        assert_eq!(answers(), first, "{file}");
+        assert!(first.iter().all(|ids| ids.len() == 64));
+    }
 }
