@@ -4,7 +4,7 @@
 //! Exact means: counted on the rendered and encoded prompt, never estimated. Whole turns leave, oldest first. The system
 //! prompt and everything from the last user message on stay.
 
-use crate::{Error, Result};
+use crate::Result;
 use std::ops::Range;
 use text::{ChatTemplate, Message, RenderInput, Role, Tokenizer};
 
@@ -54,13 +54,17 @@ impl<'a> Renderer<'a> {
         Renderer { tokenizer, template, input }
     }
 
-    /// The prompt of these messages. `begun` is the part of the answer that is there already. What the messages say
-    /// never becomes a control token.
+    /// The prompt of these turns: who speaks, and what. `begun` is the part of the answer that is there already. What the
+    /// turns say never becomes a control token.
     ///
     /// # Errors
     /// The template refuses or fails.
-    pub fn tokens<'m>(&self, messages: impl IntoIterator<Item = &'m Message>, begun: Option<&str>) -> Result<Vec<u32>> {
-        let safe = messages.into_iter().map(|m| Message::new(m.role, self.tokenizer.protect(&m.content)));
+    pub fn tokens<'t>(
+        &self,
+        turns: impl IntoIterator<Item = (Role, &'t str)>,
+        begun: Option<&str>,
+    ) -> Result<Vec<u32>> {
+        let safe = turns.into_iter().map(|(role, content)| Message::new(role, self.tokenizer.protect(content)));
         let mut prompt = match self.template {
             Some(template) => {
                 let messages = safe.map(|message| message.to_json()).collect();
@@ -75,10 +79,25 @@ impl<'a> Renderer<'a> {
     }
 
     /// Finds the longest recent part of a conversation that fits; see [`fit`].
-    pub fn fit(&self, messages: &[Message], begun: Option<&str>, window: Window) -> Result<Fitted> {
-        let roles: Vec<Role> = messages.iter().map(|message| message.role).collect();
-        fit(&roles, window, |kept| self.tokens(kept.iter().filter_map(|&at| messages.get(at)), begun))
+    ///
+    /// # Errors
+    /// Those of [`Renderer::tokens`].
+    pub fn fit(&self, turns: &[(Role, &str)], begun: Option<&str>, window: Window) -> Result<Fit> {
+        let roles: Vec<Role> = turns.iter().map(|turn| turn.0).collect();
+        fit(&roles, window, |kept| self.tokens(kept.iter().filter_map(|&at| turns.get(at).copied()), begun))
     }
+}
+
+/// What [`fit`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// A prompt that fits.
+    Fits(Fitted),
+    /// Even the system prompt and the last question alone do not fit.
+    TooLong {
+        /// Tokens that they need.
+        prompt: usize,
+    },
 }
 
 /// A prompt that fits, and what had to leave for it.
@@ -97,12 +116,12 @@ pub struct Fitted {
 /// last question is left, it may use the reserve, down to one token of answer.
 ///
 /// # Errors
-/// [`Error::ContextOverflow`] when even that is too long; what `tokens_of` returns.
-pub fn fit<E: From<Error>>(
+/// What `tokens_of` returns.
+pub fn fit<E>(
     roles: &[Role],
     window: Window,
     mut tokens_of: impl FnMut(&[usize]) -> std::result::Result<Vec<u32>, E>,
-) -> std::result::Result<Fitted, E> {
+) -> std::result::Result<Fit, E> {
     let turns = turns(roles);
     let leaving = |n_leaving: usize| match (turns.first(), turns.get(n_leaving)) {
         (Some(&body), Some(&from)) => body..from,
@@ -116,15 +135,15 @@ pub fn fit<E: From<Error>>(
     let all = attempt(0)?;
     let (wanted, limit) = (all.len(), window.prompt_limit());
     if wanted <= limit {
-        return Ok(Fitted { tokens: all, leaving: 0..0, wanted });
+        return Ok(Fit::Fits(Fitted { tokens: all, leaving: 0..0, wanted }));
     }
     let most = turns.len().saturating_sub(1);
     let last = if most == 0 { all } else { attempt(most)? };
     if last.len() >= window.context {
-        return Err(Error::ContextOverflow { prompt: last.len(), limit: window.context }.into());
+        return Ok(Fit::TooLong { prompt: last.len() });
     }
     if last.len() > limit {
-        return Ok(Fitted { tokens: last, leaving: leaving(most), wanted });
+        return Ok(Fit::Fits(Fitted { tokens: last, leaving: leaving(most), wanted }));
     }
     // Fewer turns never need more tokens, so halving finds the smallest number that fits: few renderings of long texts.
     let (mut low, mut high, mut best) = (0, most, last);
@@ -137,7 +156,7 @@ pub fn fit<E: From<Error>>(
             low = middle;
         }
     }
-    Ok(Fitted { tokens: best, leaving: leaving(high), wanted })
+    Ok(Fit::Fits(Fitted { tokens: best, leaving: leaving(high), wanted }))
 }
 
 /// Where each turn begins: at a user message. What stands between the system prompt and the first one belongs to the
@@ -155,6 +174,7 @@ fn turns(roles: &[Role]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
 
     /// A conversation as letters and lengths: `s` system, `u` user, `a` assistant, `t` tool. The prompt is as long as
     /// its messages, one token more each, and one for the answer's opening.
@@ -167,14 +187,14 @@ mod tests {
         };
         let roles: Vec<Role> = talk.iter().map(role).collect();
         let prompt = |kept: &[usize]| vec![0u32; kept.iter().map(|&at| talk[at].1 + 1).sum::<usize>() + 1];
-        match (fit::<Error>(&roles, window, |kept| Ok(prompt(kept))), expected) {
-            (Ok(fitted), Ok(leaving)) => {
+        match (fit::<Infallible>(&roles, window, |kept| Ok(prompt(kept))), expected) {
+            (Ok(Fit::Fits(fitted)), Ok(leaving)) => {
                 let kept: Vec<usize> = (0..talk.len()).filter(|at| !leaving.contains(at)).collect();
                 assert_eq!(fitted.leaving, leaving, "{talk:?} {window:?}");
                 assert_eq!(fitted.tokens, prompt(&kept));
                 assert_eq!(fitted.wanted, prompt(&(0..talk.len()).collect::<Vec<_>>()).len());
             }
-            (Err(Error::ContextOverflow { prompt, .. }), Err(needed)) => assert_eq!(prompt, needed, "{talk:?}"),
+            (Ok(Fit::TooLong { prompt }), Err(needed)) => assert_eq!(prompt, needed, "{talk:?}"),
             (found, expected) => panic!("{talk:?} {window:?}: {found:?}, expected {expected:?}"),
         }
     }

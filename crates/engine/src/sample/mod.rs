@@ -169,4 +169,38 @@ mod tests {
         (0..10).for_each(|_| chain.accept(1));
         assert!(chain.choose(&[-1e30, -1e31]).is_some(), "penalties never leave nothing");
     }
+
+    /// Rows of anything a broken model could produce, under parameters at their edges: the choice is a finite logit's id
+    /// whenever there is one.
+    #[test]
+    fn any_row_under_any_parameters() {
+        let mut dice = Xoshiro256::new(11);
+        let mut pick = |values: &[f32]| values[(dice.next_u64() % values.len() as u64) as usize];
+        let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-45, -0.0, 0.0, 1.0, -3.0, 80.0];
+        for round in 0..3000u32 {
+            let sampling = Sampling {
+                temperature: pick(&[0.0, 1e-45, 0.7, 1.0, 5.0]),
+                top_k: pick(&[0.0, 1.0, 3.0, 40.0, 1e6]) as usize,
+                top_p: pick(&[1e-45, 0.5, 0.9, 0.999_999_9, 1.0]),
+                min_p: pick(&[0.0, 1e-45, 0.1, 1.0]),
+                repeat_penalty: pick(&[1.0, 1e-30, 1.3, 1e30]),
+                repeat_last_n: pick(&[0.0, 1.0, 64.0]) as usize,
+                frequency_penalty: pick(&[0.0, -2.0, 1e38]),
+                presence_penalty: pick(&[0.0, 2.0, f32::MAX]),
+                seed: Some(u64::from(round)),
+            };
+            let mut chain = Chain::new(&sampling).unwrap();
+            let n = pick(&[1.0, 2.0, 7.0, 100.0, 700.0]) as usize;
+            let row: Vec<f32> = (0..n).map(|_| pick(&odd)).collect();
+            for _ in 0..3 {
+                match chain.choose(&row) {
+                    Some(id) => {
+                        assert!(row[id as usize].is_finite(), "{id} {sampling:?} {row:?}");
+                        chain.accept(id);
+                    }
+                    None => assert!(row.iter().all(|x| !x.is_finite()), "{sampling:?} {row:?}"),
+                }
+            }
+        }
+    }
 }

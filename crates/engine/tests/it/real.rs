@@ -180,22 +180,26 @@ fn the_window_is_counted_exactly() {
     let (engine, tokenizer) = load(&folder.join("gguf"), FLOATS[0], Precision::F32, 1, 32);
     let template = text::ChatTemplate::builtin("chatml").unwrap();
     let renderer = window::Renderer::new(&tokenizer, Some(&template));
-    let turn = |role, n: usize| text::Message::new(role, "Once upon a time there was a cat. ".repeat(n));
+    let (once, often) = ("Once upon a time there was a cat. ", "Once upon a time there was a cat. ".repeat(4));
     let talk = [
-        turn(text::Role::System, 1),
-        turn(text::Role::User, 4),
-        turn(text::Role::Assistant, 4),
-        turn(text::Role::User, 1),
+        (text::Role::System, once),
+        (text::Role::User, often.as_str()),
+        (text::Role::Assistant, often.as_str()),
+        (text::Role::User, once),
     ];
-    let all = renderer.tokens(&talk, None).unwrap();
+    let all = renderer.tokens(talk, None).unwrap();
     assert!(all.len() <= engine.context(), "{}", all.len());
-    let roomy = window::Window { context: all.len() + 1, reserve: 1 };
-    let fitted = renderer.fit(&talk, None, roomy).unwrap();
+    let fit = |context, reserve| match renderer.fit(&talk, None, window::Window { context, reserve }).unwrap() {
+        window::Fit::Fits(fitted) => Ok(fitted),
+        window::Fit::TooLong { prompt } => Err(prompt),
+    };
+    let fitted = fit(all.len() + 1, 1).unwrap();
     assert_eq!((fitted.tokens.as_slice(), fitted.leaving), (all.as_slice(), 0..0));
-    let tight = window::Window { context: all.len() + 1, reserve: 2 };
-    let fitted = renderer.fit(&talk, None, tight).unwrap();
+    let fitted = fit(all.len() + 1, 2).unwrap();
     assert_eq!((fitted.leaving, fitted.wanted), (1..3, all.len()));
-    assert_eq!(fitted.tokens, renderer.tokens([&talk[0], &talk[3]], None).unwrap());
+    let least = renderer.tokens([talk[0], talk[3]], None).unwrap();
+    assert_eq!(fitted.tokens, least);
+    assert_eq!(fit(least.len(), 0), Err(least.len()), "no room for a token of answer");
 }
 
 /// Every family in the repository, both its prompts at once, through the whole engine. Where transformers and llama.cpp
