@@ -15,8 +15,8 @@ pub(crate) struct Info {
     pub(crate) len: usize,
     /// Bytes in a block.
     pub(crate) bytes: usize,
-    /// The type's number in a GGUF file.
-    pub(crate) gguf: u32,
+    /// The type's number in a GGUF file; none: such files do not have it.
+    pub(crate) gguf: Option<u32>,
     pub(crate) decode: Option<Decode>,
     pub(crate) encode: Option<Encode>,
 }
@@ -48,6 +48,22 @@ dtypes! {
     BF16 = block::plain::BF16;
     /// IEEE double precision.
     F64 = block::plain::F64;
+    /// 8-bit floats: 4 bits of exponent, 3 of mantissa, no infinity (OCP FP8).
+    F8_E4M3 = block::plain::F8_E4M3;
+    /// 8-bit floats: 5 bits of exponent, 2 of mantissa (OCP FP8).
+    F8_E5M2 = block::plain::F8_E5M2;
+    /// Powers of two from 2⁻¹²⁷ to 2¹²⁷ (OCP MX's scales).
+    F8_E8M0 = block::plain::F8_E8M0;
+    /// Truth values, one byte each.
+    BOOL = block::plain::BOOL;
+    /// Unsigned 8-bit integers.
+    U8 = block::plain::U8;
+    /// Unsigned 16-bit integers.
+    U16 = block::plain::U16;
+    /// Unsigned 32-bit integers.
+    U32 = block::plain::U32;
+    /// Unsigned 64-bit integers.
+    U64 = block::plain::U64;
     /// Signed 8-bit integers.
     I8 = block::plain::I8;
     /// Signed 16-bit integers.
@@ -99,11 +115,11 @@ impl DType {
 
     /// The type with that number in a GGUF file.
     pub fn from_gguf(number: u32) -> Option<Self> {
-        Self::ALL.iter().copied().find(|d| d.gguf() == number)
+        Self::ALL.iter().copied().find(|d| d.gguf() == Some(number))
     }
 
-    /// The type's number in a GGUF file.
-    pub fn gguf(self) -> u32 {
+    /// The type's number in a GGUF file. `None`: such files do not have it.
+    pub fn gguf(self) -> Option<u32> {
         self.info().gguf
     }
 

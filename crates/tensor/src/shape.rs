@@ -4,10 +4,10 @@
 
 use std::fmt;
 
-/// At most this many dimensions, as GGUF allows.
-const MAX_DIMS: usize = 4;
+/// At most this many dimensions; language models need three, convolutions of other modalities five.
+const MAX_DIMS: usize = 6;
 
-/// The dimensions of a tensor, outermost first, one to four of them.
+/// The dimensions of a tensor, outermost first, one to six of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dims: [usize; MAX_DIMS],
@@ -15,7 +15,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A shape of one to four dimensions, outermost first. `None` when there are none or too many, or when their
+    /// A shape of one to six dimensions, outermost first. `None` when there are none or too many, or when their
     /// product overflows.
     pub fn new(dims: &[usize]) -> Option<Self> {
         if dims.is_empty() || dims.len() > MAX_DIMS {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn impossible_shapes_are_none() {
         assert!(Shape::new(&[]).is_none());
-        assert!(Shape::new(&[1; 5]).is_none());
+        assert!(Shape::new(&[1; 7]).is_none());
         assert!(Shape::new(&[usize::MAX, 2]).is_none());
     }
 }

@@ -10,7 +10,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "IQ4_NL", len: 32, bytes: 18, gguf: 20, decode: Some(decode), encode: Some(encode) };
+    Info { name: "IQ4_NL", len: 32, bytes: 18, gguf: Some(20), decode: Some(decode), encode: Some(encode) };
 
 /// The sixteen levels, denser near zero.
 pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];

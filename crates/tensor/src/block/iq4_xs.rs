@@ -12,7 +12,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "IQ4_XS", len: 256, bytes: 136, gguf: 23, decode: Some(decode), encode: Some(encode) };
+    Info { name: "IQ4_XS", len: 256, bytes: 136, gguf: Some(23), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, h0, h1, rest @ ..]: &[u8; 136], out: &mut [f32; 256]| {

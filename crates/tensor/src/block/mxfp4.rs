@@ -6,7 +6,7 @@ use super::{decode_blocks, encode_blocks, search::extreme};
 use crate::dtype::Info;
 
 pub(crate) const INFO: Info =
-    Info { name: "MXFP4", len: 32, bytes: 17, gguf: 39, decode: Some(decode), encode: Some(encode) };
+    Info { name: "MXFP4", len: 32, bytes: 17, gguf: Some(39), decode: Some(decode), encode: Some(encode) };
 
 /// Twice the values of E2M1, sign in the upper bit: whole numbers.
 const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

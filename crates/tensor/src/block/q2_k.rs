@@ -11,7 +11,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q2_K", len: 256, bytes: 84, gguf: 10, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q2_K", len: 256, bytes: 84, gguf: Some(10), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |block: &[u8; 84], out: &mut [f32; 256]| {

@@ -12,7 +12,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q3_K", len: 256, bytes: 110, gguf: 11, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q3_K", len: 256, bytes: 110, gguf: Some(11), decode: Some(decode), encode: Some(encode) };
 
 /// Scale of group `i`, still with its offset of 32.
 fn scale(scales: &[u8; 12], i: usize) -> i32 {

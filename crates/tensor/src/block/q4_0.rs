@@ -10,7 +10,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q4_0", len: 32, bytes: 18, gguf: 2, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q4_0", len: 32, bytes: 18, gguf: Some(2), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]| {

@@ -10,7 +10,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q4_1", len: 32, bytes: 20, gguf: 3, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q4_1", len: 32, bytes: 20, gguf: Some(3), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, qs @ ..]: &[u8; 20], out: &mut [f32; 32]| {

@@ -11,7 +11,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q4_K", len: 256, bytes: 144, gguf: 12, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q4_K", len: 256, bytes: 144, gguf: Some(12), decode: Some(decode), encode: Some(encode) };
 
 /// Scale and minimum of group `i` (of 8), as Q4_K and Q5_K pack them. The first four of each take the low six bits of
 /// bytes 0..4 and 4..8; the others are a nibble of bytes 8..12 under the two upper bits of those bytes.

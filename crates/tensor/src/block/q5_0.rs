@@ -11,7 +11,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q5_0", len: 32, bytes: 22, gguf: 6, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q5_0", len: 32, bytes: 22, gguf: Some(6), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, h0, h1, h2, h3, qs @ ..]: &[u8; 22], out: &mut [f32; 32]| {

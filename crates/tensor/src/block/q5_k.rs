@@ -12,7 +12,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q5_K", len: 256, bytes: 176, gguf: 13, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q5_K", len: 256, bytes: 176, gguf: Some(13), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, rest @ ..]: &[u8; 176], out: &mut [f32; 256]| {

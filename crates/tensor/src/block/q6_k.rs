@@ -12,7 +12,7 @@ use crate::dtype::Info;
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q6_K", len: 256, bytes: 210, gguf: 14, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q6_K", len: 256, bytes: 210, gguf: Some(14), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |block: &[u8; 210], out: &mut [f32; 256]| {

@@ -10,7 +10,7 @@ use super::{
 use crate::dtype::Info;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q8_K", len: 256, bytes: 292, gguf: 15, decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q8_K", len: 256, bytes: 292, gguf: Some(15), decode: Some(decode), encode: Some(encode) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, d2, d3, rest @ ..]: &[u8; 292], out: &mut [f32; 256]| {
