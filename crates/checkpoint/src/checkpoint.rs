@@ -8,7 +8,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
 };
-use tensor::{DType, HostTensor, Shape};
+use tensor::{DType, HostTensor, Shape, SharedBytes};
 
 /// How to open a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Default for OpenOptions {
 /// A tensor of the directory: proven to lie inside its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name in GGUF's vocabulary, e.g. `blk.0.attn_q.weight`.
+    /// Its name as the file spells it.
     pub name: String,
     /// Element or block type.
     pub dtype: DType,
@@ -45,6 +45,16 @@ pub(crate) struct Contents {
     pub(crate) parts: Vec<ModelFile>,
     pub(crate) metadata: Metadata,
     pub(crate) tensors: Vec<TensorInfo>,
+    /// Files beside the weights that belong to the model, by name.
+    pub(crate) sidecars: Vec<(String, ModelFile)>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Contents {
+    /// Of a format that keeps everything in its parts.
+    pub(crate) fn new(parts: Vec<ModelFile>, metadata: Metadata, tensors: Vec<TensorInfo>) -> Self {
+        Self { parts, metadata, tensors, sidecars: Vec::new(), notes: Vec::new() }
+    }
 }
 
 /// An open model file, or all parts of a split one.
@@ -56,16 +66,18 @@ pub struct Checkpoint {
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
+    sidecars: Vec<(String, ModelFile)>,
+    notes: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens the model at `path`: the format is told by the file's first bytes, never by its name. Of a split model any
-    /// part may be named. Every count, length and range has been checked when this returns.
+    /// Opens the model at `path`, a file or a directory: the format is told by the first bytes, never by the name. Of a
+    /// split model any part may be named. Every count, length and range has been checked when this returns.
     ///
     /// Error: cannot be opened, not a model, a format or version that is not supported, or damaged.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let (format, contents) = format::open(path, options)?;
-        let Contents { parts, metadata, tensors } = contents;
+        let Contents { parts, metadata, tensors, sidecars, notes } = contents;
         let mut index = HashMap::with_capacity(tensors.len());
         for (i, tensor) in tensors.iter().enumerate() {
             if index.insert(tensor.name.clone(), i).is_some() {
@@ -78,7 +90,7 @@ impl Checkpoint {
             }
         }
         let files = parts.iter().map(|part| part.path().to_owned()).collect();
-        Ok(Self { format, path: path.to_owned(), parts, files, metadata, tensors, index })
+        Ok(Self { format, path: path.to_owned(), parts, files, metadata, tensors, index, sidecars, notes })
     }
 
     /// The format's name, e.g. `gguf`.
@@ -104,6 +116,26 @@ impl Checkpoint {
     /// The metadata; of a split model that of the first part.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// Names of the files beside the weights that belong to the model (tokenizer, chat template); a file that holds
+    /// everything itself has none.
+    pub fn sidecars(&self) -> impl Iterator<Item = &str> + '_ {
+        self.sidecars.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The bytes of the sidecar called `name`; `None` when there is no such file.
+    ///
+    /// Error: it changed since the model was opened, cannot be read, or no memory.
+    pub fn sidecar(&self, name: &str) -> Result<Option<SharedBytes>> {
+        let Some((_, file)) = self.sidecars.iter().find(|(known, _)| known == name) else { return Ok(None) };
+        file.check_unchanged()?;
+        file.bytes(0, file.len(), || "the file".to_owned()).map(Some)
+    }
+
+    /// What the reader noticed and a user should know: which of several formats was chosen, what is ignored. In English.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The tensors in file order. A vocabulary-only file has none.

@@ -43,7 +43,7 @@ pub enum Error {
         detail: String,
     },
     /// A model format that is known but cannot be read.
-    #[error("{} is in the format {format}, which is not supported yet (supported: GGUF)", quoted_path(.path))]
+    #[error("{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors)", quoted_path(.path))]
     UnsupportedFormat {
         /// The file or directory.
         path: PathBuf,
@@ -181,6 +181,11 @@ fn escape(bytes: &[u8], limit: usize) -> String {
 /// Untrusted text for a message: in backquotes, short, with control and invisible characters shown as escapes.
 pub(crate) fn quoted(text: impl AsRef<[u8]>) -> String {
     format!("`{}`", escape(text.as_ref(), limits::QUOTED_CHARS))
+}
+
+/// Text of another library that may quote untrusted text: short and without control characters.
+pub(crate) fn harmless(text: &str) -> String {
+    escape(text.as_bytes(), limits::QUOTED_PATH_CHARS)
 }
 
 /// A path for a message, the end of it kept when it is very long.

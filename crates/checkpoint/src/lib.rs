@@ -10,6 +10,7 @@ mod checkpoint;
 mod error;
 mod file;
 mod format;
+mod json;
 mod limits;
 mod metadata;
 #[allow(unsafe_code, reason = "memory maps")]

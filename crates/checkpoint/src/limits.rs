@@ -29,3 +29,17 @@ pub(crate) const QUOTED_CHARS: usize = 120;
 pub(crate) const QUOTED_PATH_CHARS: usize = 300;
 /// Directory entries looked at to say what kind of model a directory holds.
 pub(crate) const DIRECTORY_ENTRIES: usize = 4096;
+/// Longest header of a safetensors file, in bytes, as its specification says.
+pub(crate) const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
+/// Longest `config.json` or other small JSON file beside the weights, in bytes.
+pub(crate) const CONFIG_BYTES: u64 = 16 << 20;
+/// Longest list of the shards of a model, in bytes.
+pub(crate) const INDEX_BYTES: u64 = 64 << 20;
+/// Longest tokenizer or template file beside the weights, in bytes.
+pub(crate) const SIDECAR_BYTES: u64 = 512 << 20;
+/// Most values in a JSON file, nested ones counted (the deepest nesting is the JSON reader's own 128).
+pub(crate) const JSON_VALUES: usize = 1 << 20;
+/// Most shards of a model.
+pub(crate) const SHARDS: usize = 4096;
+/// Longest key of such a file with those it is nested in, in bytes.
+pub(crate) const JSON_KEY_BYTES: usize = 1024;

@@ -56,14 +56,15 @@ impl Metadata {
         self.entries.get(*self.index.get(key)?).map(|(_, value)| value)
     }
 
-    /// The value of `key` converted; an error that names the key when it is of another type or out of range.
+    /// The value of `key` converted, null being none; an error that names the key when it is of another type or out of
+    /// range.
     fn typed<'a, T>(
         &'a self,
         key: &str,
         expected: &'static str,
         convert: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key).filter(|v| !matches!(v, Value::Null)) else { return Ok(None) };
         convert(value).map(Some).ok_or_else(|| self.unexpected(key, expected, value.described()))
     }
 

@@ -23,6 +23,7 @@ pub enum ValueType {
     U64,
     I64,
     F64,
+    Null,
 }
 
 impl ValueType {
@@ -42,17 +43,18 @@ impl ValueType {
             Self::U64 => "u64",
             Self::I64 => "i64",
             Self::F64 => "f64",
+            Self::Null => "null",
         }
     }
 
-    /// Bytes of a value of fixed width; `None` for strings and arrays.
+    /// Bytes of a value of fixed width; `None` for strings, arrays and null.
     pub(crate) fn width(self) -> Option<usize> {
         match self {
             Self::U8 | Self::I8 | Self::Bool => Some(1),
             Self::U16 | Self::I16 => Some(2),
             Self::U32 | Self::I32 | Self::F32 => Some(4),
             Self::U64 | Self::I64 | Self::F64 => Some(8),
-            Self::String | Self::Array => None,
+            Self::String | Self::Array | Self::Null => None,
         }
     }
 
@@ -74,7 +76,7 @@ impl ValueType {
                 [1] => Value::Bool(true),
                 _ => return None,
             },
-            Self::String | Self::Array => return None,
+            Self::String | Self::Array | Self::Null => return None,
         })
     }
 }
@@ -117,6 +119,8 @@ pub enum Value {
     Bool(bool),
     String(Text),
     Array(Array),
+    /// Present and expressly nothing, as JSON has it.
+    Null,
 }
 
 impl Value {
@@ -136,6 +140,7 @@ impl Value {
             Self::Bool(_) => ValueType::Bool,
             Self::String(_) => ValueType::String,
             Self::Array(_) => ValueType::Array,
+            Self::Null => ValueType::Null,
         }
     }
 
@@ -187,6 +192,7 @@ impl Value {
                 None => format!("string that is not UTF-8 ({})", quoted(text.as_bytes())),
             },
             Self::Array(array) => format!("array of {} {}", array.len(), array.element_type().name()),
+            Self::Null => "null".to_owned(),
             scalar => format!("{} {scalar}", scalar.value_type().name()),
         }
     }
@@ -201,6 +207,7 @@ impl fmt::Display for Value {
             Self::Bool(v) => write!(f, "{v}"),
             Self::String(text) => write!(f, "string of {} bytes", text.as_bytes().len()),
             Self::Array(array) => write!(f, "{} × {}", array.len(), array.element_type().name()),
+            Self::Null => f.write_str("null"),
             other => write!(f, "{}", other.as_integer().unwrap_or_default()),
         }
     }

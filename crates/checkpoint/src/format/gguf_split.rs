@@ -16,7 +16,7 @@ pub(super) fn assemble(part: Part, options: &OpenOptions) -> Result<Contents> {
     let count = part.metadata.u32(COUNT)?.unwrap_or(1);
     if count <= 1 {
         let Part { file, metadata, tensors } = part;
-        return Ok(Contents { parts: vec![file], metadata, tensors });
+        return Ok(Contents::new(vec![file], metadata, tensors));
     }
     let split = Split::of(&part, count)?;
     let number = split.check(&part, None)?;
@@ -70,7 +70,7 @@ fn join(parts: Vec<Part>) -> Result<Contents> {
         files.push(part.file);
     }
     let metadata = metadata.unwrap_or_else(|| crate::Metadata::new(Path::new("")));
-    Ok(Contents { parts: files, metadata, tensors })
+    Ok(Contents::new(files, metadata, tensors))
 }
 
 /// How the parts of a split are called.

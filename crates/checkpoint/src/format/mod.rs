@@ -6,6 +6,8 @@
 mod gguf;
 mod gguf_scan;
 mod gguf_split;
+mod hugging_face;
+mod safetensors;
 
 use crate::{Error, OpenOptions, Result, checkpoint::Contents, error::quoted, file::ModelFile, limits};
 use std::path::Path;
@@ -21,7 +23,7 @@ pub(crate) trait Format: Sync {
 }
 
 /// The formats, in the order they are tried.
-static FORMATS: &[&dyn Format] = &[&gguf::Gguf];
+static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &safetensors::SafeTensors];
 
 /// Bytes that are enough to tell a format.
 const SNIFF_BYTES: u64 = 64;
@@ -29,7 +31,13 @@ const SNIFF_BYTES: u64 = 64;
 /// Opens `path` with the format that its first bytes name.
 pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, Contents)> {
     let file = match ModelFile::open(path, options.mmap) {
-        Err(Error::NotRegular { .. }) if path.is_dir() => return Err(directory_error(path)),
+        Err(Error::NotRegular { .. }) if path.is_dir() => {
+            let names = names_in(path)?;
+            return match hugging_face::open_directory(path, &names, options)? {
+                Some(contents) => Ok((safetensors::NAME, contents)),
+                None => Err(directory_error(path, &names)),
+            };
+        }
         other => other?,
     };
     let whole = file.head(SNIFF_BYTES)?;
@@ -46,7 +54,7 @@ struct Foreign {
     name: &'static str,
     /// Whether it is a model format.
     is_model: bool,
-    matches: fn(head: &[u8], file_len: u64) -> bool,
+    matches: fn(head: &[u8]) -> bool,
 }
 
 /// What people hand in, most telling first bytes first.
@@ -54,36 +62,24 @@ static FOREIGN: &[Foreign] = &[
     Foreign {
         name: "PyTorch or other zip archive (.pt, .bin, .pth, .npz)",
         is_model: true,
-        matches: |head, _| head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06"),
+        matches: |head| head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06"),
     },
-    Foreign {
-        name: "safetensors",
-        is_model: true,
-        matches: |head, file_len| {
-            let json = head.get(8..).is_some_and(|rest| rest.trim_ascii_start().first() == Some(&b'{'));
-            json && head.first_chunk().is_some_and(|len| u64::from_le_bytes(*len) <= file_len)
-        },
-    },
-    Foreign {
-        name: "pickle (PyTorch before 1.6)",
-        is_model: true,
-        matches: |head, _| matches!(head, [0x80, 2..=5, ..]),
-    },
+    Foreign { name: "pickle (PyTorch before 1.6)", is_model: true, matches: |head| matches!(head, [0x80, 2..=5, ..]) },
     Foreign {
         name: "ONNX",
         is_model: true,
         // ModelProto: field 1 (ir_version, a varint), then the producer's name, domain, opset or graph.
-        matches: |head, _| matches!(head, [0x08, 3..=30, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42, ..]),
+        matches: |head| matches!(head, [0x08, 3..=30, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42, ..]),
     },
     Foreign {
         name: "GGML (the predecessor of GGUF; convert the model anew)",
         is_model: true,
-        matches: |head, _| [b"lmgg", b"tjgg", b"fmgg", b"algg"].iter().any(|magic| head.starts_with(*magic)),
+        matches: |head| [b"lmgg", b"tjgg", b"fmgg", b"algg"].iter().any(|magic| head.starts_with(*magic)),
     },
     Foreign {
         name: "an HTML page, not a model: the download went wrong",
         is_model: false,
-        matches: |head, _| {
+        matches: |head| {
             let start = head.trim_ascii_start().get(..5).unwrap_or_default().to_ascii_lowercase();
             start == b"<!doc" || start == b"<html"
         },
@@ -91,13 +87,13 @@ static FOREIGN: &[Foreign] = &[
     Foreign {
         name: "a Git LFS pointer: fetch the real file with `git lfs pull`",
         is_model: false,
-        matches: |head, _| head.starts_with(b"version https://git-lfs"),
+        matches: |head| head.starts_with(b"version https://git-lfs"),
     },
 ];
 
 fn refusal(path: &Path, head: &[u8], file_len: u64) -> Error {
     let path = path.to_owned();
-    match FOREIGN.iter().find(|foreign| (foreign.matches)(head, file_len)) {
+    match FOREIGN.iter().find(|foreign| (foreign.matches)(head)) {
         Some(Foreign { name, is_model: true, .. }) => Error::UnsupportedFormat { path, format: name },
         Some(Foreign { name, .. }) => Error::NotAModel { path, detail: format!("it is {name}") },
         None if b"GGUF".starts_with(head) => {
@@ -112,24 +108,31 @@ fn refusal(path: &Path, head: &[u8], file_len: u64) -> Error {
     }
 }
 
-/// What a directory seems to hold, by its file names.
-fn directory_error(path: &Path) -> Error {
-    let entries = std::fs::read_dir(path).into_iter().flatten().take(limits::DIRECTORY_ENTRIES);
-    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+/// Names in a directory, sorted; those that are not UTF-8 belong to no model.
+fn names_in(path: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(path);
+    let entries = entries.map_err(|source| Error::Io { path: path.to_owned(), action: "list", source })?;
+    let entries = entries.take(limits::DIRECTORY_ENTRIES).flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
+    Ok(names)
+}
+
+/// What a directory seems to hold, by its file names.
+fn directory_error(path: &Path, names: &[String]) -> Error {
     let has = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
     if let Some(gguf) = names.iter().find(|name| name.ends_with(".gguf")) {
         let detail = format!("name the model file in it, for example {}", quoted(gguf));
         return Error::Directory { path: path.to_owned(), detail };
     }
-    let kinds: [(bool, &'static str); 4] = [
-        (has("config.json") && has(".safetensors"), "Hugging Face directory with safetensors"),
-        (has(".onnx"), "ONNX directory"),
-        (has(".pth") || has(".bin"), "PyTorch directory"),
-        (has("config.json"), "Hugging Face directory"),
-    ];
+    let kinds: [(bool, &'static str); 2] =
+        [(has(".onnx"), "ONNX directory"), (has(".pth") || has(".pt") || has(".bin"), "PyTorch directory")];
     match kinds.into_iter().find(|(found, _)| *found) {
         Some((_, format)) => Error::UnsupportedFormat { path: path.to_owned(), format },
+        None if has("config.json") => Error::Directory {
+            path: path.to_owned(),
+            detail: "it has a config.json and no weights (model.safetensors): was the download interrupted?".to_owned(),
+        },
         None => Error::Directory { path: path.to_owned(), detail: "it holds no model file".to_owned() },
     }
 }
@@ -146,7 +149,6 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         check(b"PK\x03\x04rest", "zip");
-        check(b"\x58\0\0\0\0\0\0\0{\"a\":", "safetensors");
         check(b"\x80\x02\x8a\nl\xfc", "pickle");
         check(b"\x08\x08\x12\x07pytorch", "ONNX");
         check(b"\n <!DOCTYPE html><html>", "HTML");

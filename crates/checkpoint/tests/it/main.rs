@@ -6,5 +6,6 @@ mod golden;
 mod limits;
 mod malformed;
 mod open;
+mod safetensors;
 mod split;
 mod writer;

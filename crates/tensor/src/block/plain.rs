@@ -104,7 +104,10 @@ mod tests {
         fn check(dtype: DType, byte: u8, expected: f32) {
             let mut out = [0.0];
             dtype.decode(&[byte], &mut out).unwrap();
-            assert!(out[0].to_bits() == expected.to_bits() || out[0].is_nan() && expected.is_nan(), "{dtype} {byte:02x}");
+            assert!(
+                out[0].to_bits() == expected.to_bits() || out[0].is_nan() && expected.is_nan(),
+                "{dtype} {byte:02x}"
+            );
         }
         for (byte, expected) in [
             (0x00, 0.0),
@@ -120,9 +123,14 @@ mod tests {
         ] {
             check(DType::F8_E4M3, byte, expected);
         }
-        for (byte, expected) in
-            [(0x3c, 1.0), (0xbd, -1.25), (0x01, 2f32.powi(-16)), (0x7b, 57344.0), (0x7c, f32::INFINITY), (0x7d, f32::NAN)]
-        {
+        for (byte, expected) in [
+            (0x3c, 1.0),
+            (0xbd, -1.25),
+            (0x01, 2f32.powi(-16)),
+            (0x7b, 57344.0),
+            (0x7c, f32::INFINITY),
+            (0x7d, f32::NAN),
+        ] {
             check(DType::F8_E5M2, byte, expected);
         }
         for (byte, expected) in [(127, 1.0), (126, 0.5), (0, 2f32.powi(-127)), (254, 2f32.powi(127)), (255, f32::NAN)] {

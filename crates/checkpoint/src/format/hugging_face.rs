@@ -1,0 +1,296 @@
+//! A directory as the Hugging Face Hub has it: weights in one file or in shards with an index, and beside them the files
+//! that say what model it is and how its text is made.
+//!
+//! The layout is that of the `transformers` and `huggingface_hub` packages. Files may be symbolic links, as in the Hub's
+//! cache; shards must have plain file names, so that an index cannot reach outside its directory. `config.json` and its
+//! like become metadata under `config.…`; tokenizers and templates are handed out as they are.
+
+use super::safetensors::Part;
+use crate::{
+    Error, Metadata, OpenOptions, Result,
+    checkpoint::Contents,
+    error::quoted,
+    file::ModelFile,
+    json::{self, Json},
+    limits,
+    value::{Text, Value},
+};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::{Component, Path, PathBuf},
+};
+use tensor::SharedBytes;
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const SUFFIX: &str = ".safetensors";
+const CONFIG: &str = "config.json";
+
+/// Small JSON files that become metadata, and the prefix of their keys.
+const DESCRIPTIONS: &[(&str, &str)] = &[
+    (CONFIG, "config"),
+    ("generation_config.json", "generation_config"),
+    ("tokenizer_config.json", "tokenizer_config"),
+    ("special_tokens_map.json", "special_tokens_map"),
+];
+/// Objects in them with an entry per token, which are for the tokenizer's reader to take from the file itself.
+const SKIPPED: &[&str] = &["added_tokens_decoder"];
+
+/// Files that are handed out as they are; those ending in [`SIDECAR_SUFFIX`] as well.
+const SIDECARS: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+const SIDECAR_SUFFIX: &str = ".tiktoken";
+
+/// Endings of weights in other formats, for the remark that they were not chosen.
+const OTHER_WEIGHTS: &[&str] = &[".gguf", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack"];
+
+/// Opens the directory `path`, which holds `names`. `None`: it has no weights of this kind.
+pub(super) fn open_directory(path: &Path, names: &[String], options: &OpenOptions) -> Result<Option<Contents>> {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let weights: Vec<&String> = names.iter().filter(|name| name.ends_with(SUFFIX)).collect();
+    let fail = |detail: String| Err(Error::Directory { path: path.to_owned(), detail });
+    let parts = match weights.as_slice() {
+        _ if has(WEIGHTS) => vec![read(&path.join(WEIGHTS), options)?],
+        _ if has(INDEX) => read_shards(path, options)?,
+        [] => return Ok(None),
+        [one] => vec![read(&path.join(one), options)?],
+        [first, ..] => {
+            let n = weights.len();
+            let detail =
+                format!("{n} {SUFFIX} files and no {INDEX}: name the one to open, for example {}", quoted(first));
+            return fail(detail);
+        }
+    };
+    if !has(CONFIG) {
+        return fail(format!("it has weights and no {CONFIG}, which says what model they are"));
+    }
+    assemble(path, names, parts, options).map(Some)
+}
+
+/// Opens the model that the weight file `file` belongs to: itself, or all shards of the index beside it.
+pub(super) fn open_file(file: ModelFile, options: &OpenOptions) -> Result<Contents> {
+    let path = file.path().to_owned();
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let names = super::names_in(&directory)?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_shard = name != WEIGHTS
+        && names.iter().any(|n| n == INDEX)
+        && Index::read(&directory.join(INDEX))?.shards.contains(name);
+    let parts = if is_shard { read_shards(&directory, options)? } else { vec![Part::read(file)?] };
+    assemble(&directory, &names, parts, options)
+}
+
+fn read(path: &Path, options: &OpenOptions) -> Result<Part> {
+    Part::read(ModelFile::open(path, options.mmap)?)
+}
+
+/// Which shards a model has, and which tensors must be in them.
+struct Index {
+    path: PathBuf,
+    /// Tensor and shard.
+    tensors: Vec<(String, String)>,
+    shards: BTreeSet<String>,
+}
+
+impl Index {
+    fn read(path: &Path) -> Result<Self> {
+        let bytes = read_small(path, limits::INDEX_BYTES)?;
+        let json = parse(path, &bytes)?;
+        let bad = |problem: &str| Error::Malformed {
+            path: path.to_owned(),
+            field: "weight_map".to_owned(),
+            problem: problem.to_owned(),
+        };
+        let Some(Json::Object(entries)) = json.get("weight_map") else {
+            return Err(bad("missing, or no object of tensors and their shards"));
+        };
+        let pairs = entries.iter().map(|(tensor, shard)| Some((tensor.clone(), shard.as_text()?.to_owned())));
+        let tensors = pairs.collect::<Option<Vec<_>>>().ok_or_else(|| bad("a shard's name is no string"))?;
+        let shards: BTreeSet<String> = tensors.iter().map(|(_, shard)| shard.clone()).collect();
+        let split = |problem| Error::Split { path: path.to_owned(), problem };
+        if shards.is_empty() || shards.len() > limits::SHARDS {
+            return Err(split(format!("{} shards (1 to {} are possible)", shards.len(), limits::SHARDS)));
+        }
+        if let Some(shard) = shards.iter().find(|shard| !is_plain_name(shard)) {
+            return Err(split(format!("the shard name {} is not a plain file name", quoted(shard))));
+        }
+        Ok(Self { path: path.to_owned(), tensors, shards })
+    }
+
+    /// Error when a shard lacks a tensor that the index places there.
+    fn check(&self, parts: &[Part]) -> Result<()> {
+        let found: HashSet<(&str, &str)> = self
+            .shards
+            .iter()
+            .zip(parts)
+            .flat_map(|(shard, part)| part.tensors.iter().map(|tensor| (tensor.name.as_str(), shard.as_str())))
+            .collect();
+        match self.tensors.iter().find(|(tensor, shard)| !found.contains(&(tensor.as_str(), shard.as_str()))) {
+            Some((tensor, shard)) => {
+                let problem = format!("the tensor {} is missing in the shard {}", quoted(tensor), quoted(shard));
+                Err(Error::Split { path: self.path.clone(), problem })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether `name` names a file of the directory it is joined to, on every system.
+fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    single && !name.contains(['/', '\\', ':', '\0'])
+}
+
+/// All shards of the index in `directory`, in order of their names.
+fn read_shards(directory: &Path, options: &OpenOptions) -> Result<Vec<Part>> {
+    let index = Index::read(&directory.join(INDEX))?;
+    // Every shard must be there before the first is read: a missing one is the usual mistake.
+    if let Some(missing) = index.shards.iter().find(|shard| std::fs::metadata(directory.join(shard)).is_err()) {
+        let problem = format!("the shard {} is missing", quoted(missing));
+        return Err(Error::Split { path: index.path, problem });
+    }
+    let parts = index.shards.iter().map(|shard| read(&directory.join(shard), options)).collect::<Result<Vec<_>>>()?;
+    index.check(&parts)?;
+    Ok(parts)
+}
+
+/// Weights and the files beside them.
+fn assemble(directory: &Path, names: &[String], parts: Vec<Part>, options: &OpenOptions) -> Result<Contents> {
+    let beside = Beside::read(directory, names, options)?;
+    let Beside { mut metadata, sidecars, mut notes } = beside;
+    let mut files = Vec::new();
+    let mut tensors = Vec::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        let texts = if index == 0 { part.texts } else { Vec::new() };
+        for (key, text) in texts {
+            let text = Value::String(Text(SharedBytes::from_vec(text.into_bytes())));
+            add(&mut metadata, part.file.path(), format!("safetensors.{key}"), text)?;
+        }
+        tensors.extend(part.tensors.into_iter().map(|tensor| crate::TensorInfo { part: index, ..tensor }));
+        if tensors.len() as u64 > limits::TENSORS {
+            let problem = format!("the shards hold more than {} tensors, which is too many", limits::TENSORS);
+            return Err(Error::Split { path: part.file.path().to_owned(), problem });
+        }
+        files.push(part.file);
+    }
+    if let Some(other) = names.iter().find(|name| OTHER_WEIGHTS.iter().any(|suffix| name.ends_with(suffix))) {
+        notes.push(format!("the directory also holds {}; the safetensors weights are used", quoted(other)));
+    }
+    Ok(Contents { sidecars, notes, ..Contents::new(files, metadata, tensors) })
+}
+
+/// What lies beside the weights.
+pub(super) struct Beside {
+    pub(super) metadata: Metadata,
+    pub(super) sidecars: Vec<(String, ModelFile)>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Beside {
+    /// Reads the descriptions in `directory`, which holds `names`, and opens the sidecars.
+    pub(super) fn read(directory: &Path, names: &[String], options: &OpenOptions) -> Result<Self> {
+        let mut metadata = Metadata::new(directory);
+        let mut notes = Vec::new();
+        for (name, prefix) in DESCRIPTIONS.iter().filter(|(name, _)| names.iter().any(|n| n == name)) {
+            let path = directory.join(name);
+            let json = parse(&path, &read_small(&path, limits::CONFIG_BYTES)?)?;
+            json::flatten(json, prefix, SKIPPED, &mut |key, value| add(&mut metadata, &path, key, value))?;
+        }
+        if metadata.iter().any(|(key, _)| key.starts_with("config.auto_map.")) {
+            notes.push("the model brings Python code of its own (auto_map), which is never run".to_owned());
+        }
+        if !names.iter().any(|name| name == CONFIG) {
+            notes.push(format!("there is no {CONFIG} beside the weights"));
+        }
+        let mut sidecars = Vec::new();
+        for name in names.iter().filter(|n| SIDECARS.contains(&n.as_str()) || n.ends_with(SIDECAR_SUFFIX)) {
+            let file = ModelFile::open(&directory.join(name), options.mmap)?;
+            check_len(&file, limits::SIDECAR_BYTES)?;
+            sidecars.push((name.clone(), file));
+        }
+        Ok(Self { metadata, sidecars, notes })
+    }
+}
+
+/// Adds a value that a file of `path` holds. Error: twice, or too many.
+fn add(metadata: &mut Metadata, path: &Path, key: String, value: Value) -> Result<()> {
+    let fail = |key: &str, problem: String| {
+        let field = format!("key {}", quoted(key));
+        Err(Error::Malformed { path: path.to_owned(), field, problem })
+    };
+    if metadata.len() as u64 >= limits::KEYS {
+        return fail(&key, format!("more than {} keys are too many", limits::KEYS));
+    }
+    if key.len() > limits::JSON_KEY_BYTES {
+        let most = limits::JSON_KEY_BYTES;
+        return fail(&key, format!("the key is too long with those it is nested in (at most {most} bytes)"));
+    }
+    if metadata.get(&key).is_some() {
+        return fail(&key, "duplicate: the key occurs twice".to_owned());
+    }
+    metadata.insert(key, value);
+    Ok(())
+}
+
+fn check_len(file: &ModelFile, most: u64) -> Result<()> {
+    if file.len() <= most {
+        return Ok(());
+    }
+    let problem = format!("the file has {} bytes, which is too large (at most {most})", file.len());
+    Err(Error::Malformed { path: file.path().to_owned(), field: "size".to_owned(), problem })
+}
+
+/// All bytes of a small file.
+fn read_small(path: &Path, most: u64) -> Result<SharedBytes> {
+    let file = ModelFile::open(path, false)?;
+    check_len(&file, most)?;
+    file.bytes(0, file.len(), || "the file".to_owned())
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Json> {
+    let json = json::parse(bytes).map_err(|problem| Error::Malformed {
+        path: path.to_owned(),
+        field: "JSON".to_owned(),
+        problem,
+    })?;
+    match json {
+        Json::Object(_) => Ok(json),
+        _ => Err(Error::Malformed {
+            path: path.to_owned(),
+            field: "JSON".to_owned(),
+            problem: "an object was expected".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shard_names_stay_in_their_directory() {
+        #[track_caller]
+        fn check(name: &str, expected: bool) {
+            assert_eq!(is_plain_name(name), expected, "{name:?}");
+        }
+        check("model-00001-of-00002.safetensors", true);
+        check("..a", true);
+        for bad in ["", ".", "..", "../a", "a/b", "a/", "/a", "./a", "a\\b", "C:a", "a\0"] {
+            check(bad, false);
+        }
+    }
+}
