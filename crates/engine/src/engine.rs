@@ -14,10 +14,10 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, Mutex, RwLock,
-        mpsc::{self, Receiver, Sender, SyncSender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use text::Tokenizer;
 
@@ -26,6 +26,9 @@ const EVENTS_IN_FLIGHT: usize = 64;
 
 /// Row blocks of [`Engine::logits`] that may wait.
 const BLOCKS_IN_FLIGHT: usize = 2;
+
+/// How long a caller of [`Engine::logits`] waits before it may break off.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The engine's own limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +39,6 @@ pub struct Limits {
     pub prefill_chunk: usize,
     /// Sequences computed at a time; others wait.
     pub max_sequences: usize,
-}
-
-impl Limits {
-    /// One sequence, chunks of 128 rows (some tenths of a second for a 1B model on two cores; larger chunks gain
-    /// a few percent).
-    pub fn new(context: usize) -> Self {
-        Limits { context, prefill_chunk: 128, max_sequences: 1 }
-    }
 }
 
 /// A loaded model and how to run it.
@@ -152,7 +147,8 @@ impl Engine {
 
     /// Computes the logits of rows `from..` of `tokens` and hands them to `rows` in blocks: the index of the block's
     /// first row, and its values, `[n, n_vocab]`. Row `i` is the prediction after `tokens[..=i]`. The blocks are a few
-    /// MiB each, whatever the length and the vocabulary. `rows` runs on the calling thread and may break off.
+    /// MiB each, whatever the length and the vocabulary. `rows` runs on the calling thread and may break off; while none
+    /// is ready it is called with an empty block now and then, so that it can.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `rows` broke off; those of a request; those of the model.
@@ -169,9 +165,16 @@ impl Engine {
         self.send(Command::Run(Box::new(Sequence::new(tokens.to_vec(), Task::Score(scoring)))))?;
         let mut row = from;
         while row < tokens.len() {
-            let block: Vec<f32> = blocks.recv().map_err(|_| Error::Stopped)??;
+            let block = match blocks.recv_timeout(PATIENCE) {
+                Ok(block) => block?,
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Stopped),
+            };
             if rows(row, &block).is_break() {
                 return Err(Error::Interrupted);
+            }
+            if block.is_empty() {
+                continue;
             }
             row += (block.len() / self.inner.info.n_vocab).max(1);
             // The worker is done with this sequence when it does not take the buffer any more.

@@ -53,6 +53,15 @@ fn breaking_off_and_failing() {
         Setup::default().start(|prefix| if prefix.contains(&25) { Answer::Panic } else { Answer::Token(1) });
     let broken = engine.logits(&[1; 500], 0, |_, _| ControlFlow::Break(()));
     assert!(matches!(broken, Err(Error::Interrupted)));
+    let (slow, _, permits) = Setup::default().gated(|_| Answer::Token(1));
+    let mut calls = 0;
+    let broken = slow.logits(&[1; 500], 499, |first, block| {
+        assert_eq!((first, block.len()), (499, 0), "nothing is ready");
+        calls += 1;
+        if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(broken, Err(Error::Interrupted)));
+    drop(permits);
     let failed = engine.logits(&[25], 0, |_, _| ControlFlow::Continue(()));
     assert!(matches!(failed, Err(Error::Panicked { .. })));
     assert!(matches!(engine.logits(&[], 0, |_, _| ControlFlow::Continue(())), Err(Error::EmptyPrompt)));
