@@ -11,7 +11,6 @@ use crate::{
     terminal_filter::visible_line,
 };
 use checkpoint::{Checkpoint, OpenOptions};
-use compute::KvType;
 use engine::{Engine, EngineConfig};
 use model::{Decoder, HyperParams, LoadOptions, MemoryPlan};
 use std::{
@@ -56,7 +55,7 @@ crate::messages::messages! {
     /// First remedy, when no window is small enough.
     remedy_no_window() { "no window is small enough", "どのコンテキスト長でも収まらない" }
     /// Second remedy.
-    remedy_kv() { "--kv-type q8_0 halves the KV cache", "--kv-type q8_0 で KV キャッシュを半分にする" }
+    remedy_kv(name) { "--kv-type {name} for a smaller KV cache", "--kv-type {name} で KV キャッシュを小さくする" }
     /// Second remedy, when it is already taken.
     remedy_kv_done() { "a smaller --prefill-chunk", "--prefill-chunk を小さくする" }
     /// The window is smaller than the model's.
@@ -105,24 +104,16 @@ pub(crate) struct Loaded {
     pub(crate) tokenizer: Tokenizer,
     /// Its chat template, or why there is none.
     template: Template,
-    /// Where the template came from: `model`, a built-in name, or a file.
-    pub(crate) template_name: String,
     /// The numbers of the model.
     pub(crate) hyper: HyperParams,
-    /// What it takes.
-    pub(crate) plan: MemoryPlan,
     /// The file as named.
     pub(crate) path: PathBuf,
-    /// The name it gives itself, else the file's; harmless on a terminal.
-    pub(crate) name: String,
     /// All files.
     pub(crate) files: Vec<PathBuf>,
     /// Size of all files.
     pub(crate) file_bytes: u64,
     /// Tokens of the window.
     pub(crate) context: usize,
-    /// Element type of the KV cache.
-    pub(crate) kv_type: KvType,
     /// Seconds from opening the file until the engine ran.
     pub(crate) load_s: f64,
 }
@@ -174,7 +165,7 @@ pub(crate) fn load_from(
     let hyper = HyperParams::read(checkpoint).map_err(model_error)?;
     // Small things that may be wrong come before large ones that take time.
     let tokenizer = Tokenizer::from_checkpoint(checkpoint).map_err(|error| text_failure(&path, &error))?;
-    let (template, template_name) = find_template(checkpoint, settings)?;
+    let template = find_template(checkpoint, settings)?;
     let kv_type = settings.kv_type();
     let plan_for = |context: usize| {
         let rows = settings.backend.prefill_chunk.min(context);
@@ -185,14 +176,13 @@ pub(crate) fn load_from(
     tell_about_window(settings, context, hyper.context_length);
     let device = backends::open(settings)?;
     let chunk = settings.backend.prefill_chunk.min(context);
-    let name = model_name(checkpoint);
     let decoder = {
         let bar = output::progress(
             settings.interface.show_progress,
             plan.weights_bytes,
             "{msg} [{bar:24}] {bytes}/{total_bytes} {eta}",
         );
-        bar.set_message(loading(&name));
+        bar.set_message(loading(model_name(checkpoint)));
         let options = LoadOptions { max_rows: chunk, context_length: Some(context) };
         let result = Decoder::load(checkpoint, device, &options, &mut |at| {
             bar.set_position(at.done_bytes);
@@ -214,14 +204,10 @@ pub(crate) fn load_from(
         engine,
         tokenizer,
         template,
-        template_name,
         hyper,
-        plan,
-        name,
         files: checkpoint.files().to_vec(),
         file_bytes: checkpoint.file_bytes(),
         context,
-        kv_type,
         load_s: start.elapsed().as_secs_f64(),
         path,
     };
@@ -248,7 +234,7 @@ impl Refusal {
             Refusal::TooLarge { plan, context, available, fits } => (plan, context, available, fits),
         };
         let window = fits.map_or_else(remedy_no_window, remedy_window);
-        let kv = if settings.kv_type_name() == "q8_0" { remedy_kv_done() } else { remedy_kv() };
+        let kv = settings.smaller_kv_type().map_or_else(remedy_kv_done, remedy_kv);
         let parts = too_large_cause(
             size(plan.weights_bytes),
             size(plan.kv_bytes),
@@ -320,33 +306,6 @@ pub(crate) fn usable(available: u64) -> u64 {
     available / 100 * USABLE_PERCENT
 }
 
-/// What this process has resident now, and had at most; 0 where the system does not tell.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct MemoryInUse {
-    /// Now.
-    pub(crate) rss_bytes: u64,
-    /// At most.
-    pub(crate) peak_rss_bytes: u64,
-}
-
-/// Resident memory: `VmRSS` and `VmHWM` of proc(5); elsewhere what the system tells, as both.
-pub(crate) fn memory_use() -> MemoryInUse {
-    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-        let kib = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
-        };
-        if let (Some(now), Some(peak)) = (kib("VmRSS:"), kib("VmHWM:")) {
-            return MemoryInUse { rss_bytes: now.saturating_mul(1024), peak_rss_bytes: peak.saturating_mul(1024) };
-        }
-    }
-    let Ok(pid) = sysinfo::get_current_pid() else { return MemoryInUse::default() };
-    let mut system = sysinfo::System::new();
-    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), false);
-    let bytes = system.process(pid).map_or(0, sysinfo::Process::memory);
-    MemoryInUse { rss_bytes: bytes, peak_rss_bytes: bytes }
-}
-
 /// The spellings of BOS and EOS, as templates want them.
 pub(crate) fn edge_tokens(tokenizer: &Tokenizer) -> (String, String) {
     let text = |id: Option<u32>| {
@@ -373,18 +332,17 @@ pub(crate) type Template = std::result::Result<ChatTemplate, Failure>;
 
 /// The template of the settings, else the model's own. Settings that name none that works are an error now; a model
 /// without is one only when a template is needed.
-pub(crate) fn find_template(checkpoint: &Checkpoint, settings: &Settings) -> Result<(Template, String)> {
+pub(crate) fn find_template(checkpoint: &Checkpoint, settings: &Settings) -> Result<Template> {
     if let Some(name) = &settings.model.template {
-        return Ok((Ok(named_template(name)?), name.clone()));
+        return named_template(name).map(Ok);
     }
-    let template = match ChatTemplate::from_checkpoint(checkpoint) {
+    Ok(match ChatTemplate::from_checkpoint(checkpoint) {
         Ok(Some(template)) => Ok(template),
         Ok(None) => Err(Failure::new(Exit::Model, template_missing()).hint(template_missing_hint(builtin_names()))),
         Err(error) => Err(Failure::new(Exit::Model, template_unusable(paths::display(checkpoint.path())))
             .because_of(&error)
             .hint(template_missing_hint(builtin_names()))),
-    };
-    Ok((template, "model".to_owned()))
+    })
 }
 
 /// A built-in template, or that of a file.

@@ -4,7 +4,6 @@
 //! printed once and become the exit code. What a mode does is in `tool`, `repl`, `loading`; who prints is `output`.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code)] // until the modes below use all of it
 
 mod backends;
 mod command;
@@ -75,7 +74,6 @@ fn run(words: Vec<OsString>) -> Result<()> {
     for warning in invocation.layers.warnings() {
         output::warning(warning);
     }
-    interrupt::watch();
     match &invocation.tool {
         Some((tool, values)) => (tool.run)(&invocation.layers, values),
         None => talk(settings, &invocation.run),
@@ -101,6 +99,7 @@ fn talk(settings: &Settings, run: &Values) -> Result<()> {
     if settings.interface.output != "text" {
         return Err(Failure::new(Exit::Usage, messages::output_needs_prompt(settings.interface.output)));
     }
+    interrupt::watch();
     let mut loaded = loading::load(settings, &interrupt::wanted)?;
     if raw {
         loaded.forget_template();

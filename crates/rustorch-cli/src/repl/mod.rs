@@ -8,7 +8,7 @@ mod chat;
 mod editor;
 
 mod lines;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod prompt;
 mod report;
 mod turn;

@@ -6,7 +6,7 @@
 use super::{
     Layers, Row, SETTINGS,
     layers::{FlagValue, Sources},
-    table::{Group, Kind},
+    row::{Group, Kind},
 };
 use crate::{
     exit::{Exit, Failure, Result},
@@ -413,7 +413,7 @@ fn plain_argument(argument: &'static Argument) -> Arg {
 
 /// The heading of a group in the language in use.
 pub(crate) fn heading(group: Group) -> &'static str {
-    super::table::GROUPS.iter().find(|(other, ..)| *other == group).map_or("", |(_, en, ja)| language().pick(en, ja))
+    super::row::GROUPS.iter().find(|(other, ..)| *other == group).map_or("", |(_, en, ja)| language().pick(en, ja))
 }
 
 impl Argument {

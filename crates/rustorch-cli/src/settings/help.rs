@@ -3,7 +3,7 @@
 use super::{
     SETTINGS,
     arguments::{Argument, RUN, heading},
-    table::{GROUPS, Group, Row},
+    row::{GROUPS, Group, Row},
 };
 use crate::{
     exit::EXITS,

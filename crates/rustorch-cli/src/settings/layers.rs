@@ -5,7 +5,7 @@ use super::{Row, SETTINGS, Settings, table};
 use crate::{
     exit::{Exit, Failure, Result},
     paths,
-    settings::table::Kind,
+    settings::row::Kind,
 };
 use std::{
     ffi::{OsStr, OsString},

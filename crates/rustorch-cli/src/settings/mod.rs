@@ -1,15 +1,18 @@
 //! Settings: plain data after every layer was applied and every value checked.
 //!
-//! `table` has one row per setting (flag = environment variable = TOML key = help in two languages), `layers` puts flag over
+//! `table` has one row per setting (flag = environment variable = TOML key = help in two languages), `row` knows how a
+//! value is read, checked and shown, `layers` puts flag over
 //! environment over file over default, `arguments` makes the command line of the rows. Nothing here opens a model.
 
 pub(crate) mod arguments;
 pub(crate) mod help;
 pub(crate) mod layers;
+pub(crate) mod row;
 pub(crate) mod table;
 
 pub(crate) use layers::Layers;
-pub(crate) use table::{Row, SETTINGS};
+pub(crate) use row::Row;
+pub(crate) use table::SETTINGS;
 
 use std::path::PathBuf;
 
@@ -181,6 +184,11 @@ impl Settings {
             KvType::F16 => "f16",
             KvType::Q8_0 => "q8_0",
         }
+    }
+
+    /// The type of the smallest KV cache, unless that is in use already.
+    pub(crate) fn smaller_kv_type(&self) -> Option<&'static str> {
+        (self.kv_type() != compute::KvType::Q8_0).then_some("q8_0")
     }
 
     /// How tokens are chosen.

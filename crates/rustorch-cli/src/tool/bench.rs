@@ -1,9 +1,11 @@
-//! `bench`: how fast prompts are read and tokens written, and what memory that takes.
+//! `bench`: how fast prompts are read and tokens written, and what memory that takes. It keeps nothing, so signals end it
+//! as they end any program.
 
 use super::Tool;
 use crate::{
     exit::Result,
-    interrupt, loading, output,
+    loading, output,
+    repl::memory,
     settings::{
         Layers,
         arguments::{ARGUMENT, Argument, Values},
@@ -74,7 +76,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let longest = request.depth + request.prompt_tokens.max(request.gen_tokens).max(1);
     settings.context.size = Some(settings.context.size.unwrap_or(longest));
     let checkpoint = loading::open(&settings)?;
-    let loaded = loading::load_from(&checkpoint, &settings, request.parallel, &interrupt::wanted)?;
+    let loaded = loading::load_from(&checkpoint, &settings, request.parallel, &|| false)?;
     let once = |request: &BenchRequest| loaded.engine.bench(request).map_err(|error| loading::engine_failure(&error));
     // Pages, caches and clocks settle in a short run that does not count.
     once(&BenchRequest {
@@ -85,9 +87,6 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     })?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for _ in 0..repeat {
-        if interrupt::wanted() {
-            return Err(crate::exit::Failure::silent(crate::exit::Exit::Interrupted));
-        }
         let timings = once(&request)?;
         prefill.push(rate(request.parallel * request.prompt_tokens, timings.prefill_s));
         decode.push(rate(request.parallel * request.gen_tokens, timings.decode_s));
@@ -97,7 +96,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
         "prefill_tps": spread(&mut prefill),
         "decode_tps": spread(&mut decode),
         "load_s": loaded.load_s,
-        "peak_rss_bytes": loading::memory_use().peak_rss_bytes,
+        "peak_rss_bytes": peak_rss_bytes(),
         "kv_bytes": info.kv_bytes,
         "weights_bytes": info.weights_bytes,
         "isa": info.device.isa,
@@ -120,6 +119,12 @@ fn spread(rates: &mut [f64]) -> serde_json::Value {
     let n = rates.len();
     let median = if n == 0 { 0.0 } else { (at((n - 1) / 2) + at(n / 2)) / 2.0 };
     json!({ "median": median, "min": at(0), "max": at(n.saturating_sub(1)) })
+}
+
+/// The most memory that was resident, or where only the present is told, that.
+fn peak_rss_bytes() -> Option<u64> {
+    let (now, peak) = memory::resident();
+    peak.or(now)
 }
 
 fn table(result: &serde_json::Value, request: &BenchRequest) -> String {
@@ -160,6 +165,6 @@ mod tests {
         assert_eq!(spread(&mut [3.0, 1.0, 2.0]), json!({"median": 2.0, "min": 1.0, "max": 3.0}));
         assert_eq!(spread(&mut [4.0, 1.0]), json!({"median": 2.5, "min": 1.0, "max": 4.0}));
         assert_eq!(spread(&mut []), json!({"median": 0.0, "min": 0.0, "max": 0.0}));
-        assert!(loading::memory_use().peak_rss_bytes > 100_000);
+        assert!(peak_rss_bytes().is_some_and(|bytes| bytes > 100_000));
     }
 }

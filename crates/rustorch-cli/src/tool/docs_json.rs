@@ -8,7 +8,7 @@ use crate::{
         Layers, SETTINGS,
         arguments::{Argument, RUN, Values},
         help::spelling,
-        table::GROUPS,
+        row::GROUPS,
     },
 };
 use serde_json::{Value, json};
@@ -79,6 +79,6 @@ fn options(arguments: &[Argument]) -> Vec<Value> {
         .collect()
 }
 
-fn families() -> Vec<&'static str> {
-    model::Architecture::all().iter().map(|architecture| architecture.name).collect()
+fn families() -> Vec<Value> {
+    model::Architecture::all().iter().map(|family| json!({"name": family.name, "models": family.models})).collect()
 }

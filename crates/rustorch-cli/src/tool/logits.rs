@@ -67,6 +67,8 @@ impl From<std::io::Error> for Stop {
 fn run(layers: &Layers, values: &Values) -> Result<()> {
     let tokens = ids(values.text("tokens")?.unwrap_or_default())?;
     let path = values.path("out")?.unwrap_or_default();
+    // The file is written under another name first, which an interrupt must not leave behind.
+    interrupt::watch();
     let loaded = loading::load(layers.settings(), &interrupt::wanted)?;
     let from = if values.has("last") { tokens.len().saturating_sub(1) } else { 0 };
     let (rows, columns) = (tokens.len() - from, loaded.hyper.n_vocab);

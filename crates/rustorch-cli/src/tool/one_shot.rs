@@ -96,6 +96,7 @@ struct Answer {
 pub(crate) fn run(settings: &Settings, ask: &OneShot) -> Result<()> {
     // The history is read before the model: what is wrong with it shows at once.
     let mut conversation = begin(settings)?;
+    interrupt::watch();
     let loaded = loading::load(settings, &interrupt::wanted)?;
     if !ask.raw {
         loaded.template()?;

@@ -36,14 +36,13 @@ fn run(layers: &Layers, _: &Values) -> Result<()> {
     let s = layers.settings();
     let config = layers.config().map(std::path::Path::to_path_buf).or_else(paths::default_config);
     let kept = |path: &Option<std::path::PathBuf>| path.clone().filter(|_| !s.history.ephemeral);
+    let folder =
+        kept(&s.history.file).filter(|_| s.history.auto_save).and_then(|f| f.parent().map(|d| d.to_path_buf()));
     let rows = [
         ("config", config, language().pick("read", "読み取り")),
         ("history", kept(&s.history.file).filter(|_| s.history.auto_save), language().pick("written", "書き込み")),
-        (
-            "sessions",
-            kept(&s.history.file).filter(|_| s.history.auto_save).and_then(|f| f.parent().map(|d| d.to_path_buf())),
-            language().pick("written", "書き込み"),
-        ),
+        ("sessions", folder.clone(), language().pick("written", "書き込み")),
+        ("lines", folder.map(|dir| dir.join("lines.history")), language().pick("written", "書き込み")),
         ("save-history", kept(&s.history.save), language().pick("written", "書き込み")),
         ("load-history", s.history.load.clone(), language().pick("read", "読み取り")),
         ("log", s.log_options().file, language().pick("written", "書き込み")),

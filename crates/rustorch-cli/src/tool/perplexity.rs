@@ -7,7 +7,7 @@
 use super::Tool;
 use crate::{
     exit::{Exit, Failure, Result},
-    interrupt, loading, output, paths, safe_write,
+    loading, output, paths, safe_write,
     settings::{
         Layers,
         arguments::{ARGUMENT, Argument, Values},
@@ -79,7 +79,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let mut settings = layers.settings().clone();
     // The window decides which tokens are scored, so memory must not.
     settings.context.size = Some(settings.context.size.unwrap_or(WINDOW));
-    let loaded = loading::load_from(&checkpoint, &settings, 1, &interrupt::wanted)?;
+    let loaded = loading::load_from(&checkpoint, &settings, 1, &|| false)?;
     let tokens = loaded.tokenizer.encode(&text, EncodeOptions { bos_eos: false, special: false });
     let bos = loaded.tokenizer.bos().filter(|_| loaded.tokenizer.adds_bos());
     let windows = cut(&tokens, loaded.context, bos);
@@ -138,7 +138,7 @@ fn score_window(loaded: &loading::Loaded, window: &[u32], from: usize, score: &m
                     score.add(log_sum_exp(logits) - f64::from(*logit));
                 }
             }
-            if interrupt::wanted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            ControlFlow::Continue(())
         })
         .map_err(|error| loading::engine_failure(&error))
 }

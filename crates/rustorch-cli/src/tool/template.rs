@@ -96,7 +96,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
 /// The model's own template, and the spellings of its tokens.
 fn from_model(layers: &Layers, input: &mut RenderInput) -> Result<ChatTemplate> {
     let checkpoint = loading::open(layers.settings())?;
-    let (template, _) = loading::find_template(&checkpoint, layers.settings())?;
+    let template = loading::find_template(&checkpoint, layers.settings())?;
     let tokenizer =
         Tokenizer::from_checkpoint(&checkpoint).map_err(|error| loading::text_failure(checkpoint.path(), &error))?;
     (input.bos_token, input.eos_token) = loading::edge_tokens(&tokenizer);

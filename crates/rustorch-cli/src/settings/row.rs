@@ -1,0 +1,258 @@
+//! What a setting is: its row, the values it takes, and how one is read, checked and shown.
+
+use super::Settings;
+use crate::{messages::Language, paths};
+use std::{
+    ffi::OsStr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+/// Where a setting belongs in help and docs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Which model.
+    Model,
+    /// Where it runs.
+    Backend,
+    /// How much it remembers.
+    Context,
+    /// How it answers.
+    Generation,
+    /// How it looks.
+    Interface,
+    /// What is kept of conversations.
+    History,
+    /// What is logged.
+    Logging,
+    /// Only for this run: no key, no variable.
+    Run,
+}
+
+/// All groups in the order of the help, with their headings.
+pub(crate) const GROUPS: &[(Group, &str, &str)] = &[
+    (Group::Run, "This run", "今回の実行"),
+    (Group::Model, "Model", "モデル"),
+    (Group::Backend, "Backend", "バックエンド"),
+    (Group::Context, "Context", "コンテキスト"),
+    (Group::Generation, "Generation", "生成"),
+    (Group::Interface, "Interface", "表示"),
+    (Group::History, "History", "履歴"),
+    (Group::Logging, "Logging", "ログ"),
+];
+
+/// Access to one field of the settings.
+type At<T> = fn(&mut Settings) -> &mut T;
+
+/// What values a setting takes and where they go. A `word` stands for "none".
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// `true` or `false`; on the command line `--flag` and `--no-flag`.
+    Switch(At<bool>),
+    /// A count.
+    Count(At<usize>, RangeInclusive<u64>),
+    /// A count or a word.
+    CountOr(At<Option<usize>>, RangeInclusive<u64>, &'static str),
+    /// A 64-bit number or a word.
+    NumberOr(At<Option<u64>>, &'static str),
+    /// A number within bounds; `true`: the lower one is not allowed itself.
+    Real(At<f32>, RangeInclusive<f32>, bool),
+    /// One of several words.
+    Choice(At<&'static str>, &'static [&'static str]),
+    /// Any text.
+    Text(At<String>),
+    /// Any text; empty: none.
+    TextOr(At<Option<String>>),
+    /// A path; empty: none.
+    Path(At<Option<PathBuf>>),
+    /// Several texts: the flag repeats, a variable is a TOML array or one text.
+    List(At<Vec<String>>),
+    /// Several of several words, separated by commas in a flag or variable.
+    Choices(At<Vec<String>>, &'static [&'static str]),
+}
+
+/// One setting.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// TOML table.
+    pub(crate) section: &'static str,
+    /// TOML key.
+    pub(crate) key: &'static str,
+    /// Flag, without dashes.
+    pub(crate) flag: &'static str,
+    /// One-letter flag.
+    pub(crate) short: Option<char>,
+    /// Name of the value in help; empty for switches.
+    pub(crate) value: &'static str,
+    /// Values and field.
+    pub(crate) kind: Kind,
+    /// Built-in default, as one would type it.
+    pub(crate) default: &'static str,
+    /// Where it is listed.
+    pub(crate) group: Group,
+    /// Listed by `-h` too.
+    pub(crate) daily: bool,
+    /// What it does, English.
+    pub(crate) en: &'static str,
+    /// What it does, Japanese.
+    pub(crate) ja: &'static str,
+}
+
+impl Row {
+    /// `section.key`
+    pub(crate) fn full_key(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+
+    /// `RUSTORCH_SECTION_KEY`
+    pub(crate) fn env_name(&self) -> String {
+        format!("RUSTORCH_{}_{}", self.section, self.key).to_uppercase()
+    }
+
+    /// What it does.
+    pub(crate) fn help(&self, language: Language) -> &'static str {
+        language.pick(self.en, self.ja)
+    }
+
+    /// The values it takes, for people: `a|b|c`, `0 to 5`; empty if anything goes.
+    pub(crate) fn range(&self) -> String {
+        let counts = |range: &RangeInclusive<u64>| format!("{}..{}", range.start(), range.end());
+        match &self.kind {
+            Kind::Switch(_) => "true|false".into(),
+            Kind::Count(_, range) => counts(range),
+            Kind::CountOr(_, range, word) => format!("{word}|{}", counts(range)),
+            Kind::NumberOr(_, word) => format!("{word}|0..{}", u64::MAX),
+            Kind::Real(_, range, open) => {
+                format!("{}{}..{}", if *open { "above " } else { "" }, range.start(), range.end())
+            }
+            Kind::Choice(_, words) | Kind::Choices(_, words) => words.join("|"),
+            Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::List(_) => String::new(),
+        }
+    }
+
+    /// Whether it is a switch.
+    pub(crate) fn is_switch(&self) -> bool {
+        matches!(self.kind, Kind::Switch(_))
+    }
+
+    /// The spelling of the flag worth showing: the one that changes the default.
+    pub(crate) fn shown_flag(&self) -> String {
+        if self.is_switch() && self.default == "true" { format!("no-{}", self.flag) } else { self.flag.to_owned() }
+    }
+
+    /// Sets it from text as typed on the command line, in a variable or in `/set`. Relative paths start at `base`.
+    pub(crate) fn set_text(&self, settings: &mut Settings, text: &OsStr, base: Option<&Path>) -> Result<(), String> {
+        if let Kind::Path(at) = &self.kind {
+            *at(settings) = if text.is_empty() {
+                None
+            } else if text == "-" {
+                Some(PathBuf::from(text)) // a standard stream, where that makes sense
+            } else {
+                Some(paths::expand(text, base).map_err(|error| error.to_string())?)
+            };
+            return Ok(());
+        }
+        let text = text.to_str().ok_or("the value is not valid Unicode")?;
+        self.set_str(settings, text)
+    }
+
+    fn set_str(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+        let expected = || format!("`{}` is not valid here; expected {}", text.escape_default(), self.range());
+        let count = |range: &RangeInclusive<u64>| -> Result<usize, String> {
+            let n: u64 = text.trim().parse().map_err(|_| expected())?;
+            if !range.contains(&n) {
+                return Err(expected());
+            }
+            usize::try_from(n).map_err(|_| expected())
+        };
+        match &self.kind {
+            Kind::Switch(at) => *at(settings) = switch(text).ok_or_else(expected)?,
+            Kind::Count(at, range) => *at(settings) = count(range)?,
+            Kind::CountOr(at, range, word) => *at(settings) = if text == *word { None } else { Some(count(range)?) },
+            Kind::NumberOr(at, word) => {
+                *at(settings) = if text == *word { None } else { Some(text.trim().parse().map_err(|_| expected())?) };
+            }
+            Kind::Real(at, range, open) => {
+                let x: f32 = text.trim().parse().map_err(|_| expected())?;
+                // NaN is in no range.
+                if !range.contains(&x) || (*open && x == *range.start()) {
+                    return Err(expected());
+                }
+                *at(settings) = x;
+            }
+            Kind::Choice(at, words) => {
+                *at(settings) = words.iter().find(|word| **word == text).ok_or_else(expected)?;
+            }
+            Kind::Text(at) => *at(settings) = text.to_owned(),
+            Kind::TextOr(at) => *at(settings) = (!text.is_empty()).then(|| text.to_owned()),
+            Kind::Path(at) => *at(settings) = (!text.is_empty()).then(|| PathBuf::from(text)),
+            Kind::List(at) => *at(settings) = if text.is_empty() { Vec::new() } else { vec![text.to_owned()] },
+            Kind::Choices(at, words) => {
+                let mut chosen = Vec::new();
+                for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+                    if !words.contains(&word) {
+                        return Err(expected());
+                    }
+                    chosen.push(word.to_owned());
+                }
+                *at(settings) = chosen;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a list setting from several values.
+    pub(crate) fn set_list(&self, settings: &mut Settings, values: &[String]) -> Result<(), String> {
+        match &self.kind {
+            Kind::List(at) => {
+                if values.iter().any(String::is_empty) {
+                    return Err("an empty text is not allowed here".into());
+                }
+                *at(settings) = values.to_vec();
+                Ok(())
+            }
+            Kind::Choices(..) => self.set_str(settings, &values.join(",")),
+            _ => Err(format!("expected one value, not a list{}", self.range_note())),
+        }
+    }
+
+    /// `; values: …` or nothing.
+    fn range_note(&self) -> String {
+        let range = self.range();
+        if range.is_empty() { range } else { format!(" ({range})") }
+    }
+
+    /// The value as a TOML value: what `config show` prints and a config file could hold.
+    pub(crate) fn show(&self, settings: &Settings) -> String {
+        // The accessors lend mutably so that one function serves reading and writing.
+        let mut copy = settings.clone();
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let list = |items: &[String]| format!("[{}]", items.iter().map(|i| quoted(i)).collect::<Vec<_>>().join(", "));
+        match &self.kind {
+            Kind::Switch(at) => at(&mut copy).to_string(),
+            Kind::Count(at, _) => at(&mut copy).to_string(),
+            Kind::CountOr(at, _, word) => match at(&mut copy) {
+                Some(n) => n.to_string(),
+                None if word.parse::<i64>().is_ok() => (*word).to_owned(),
+                None => quoted(word),
+            },
+            Kind::NumberOr(at, word) => at(&mut copy).map_or_else(|| quoted(word), |n| n.to_string()),
+            Kind::Real(at, ..) => format!("{:?}", at(&mut copy)),
+            Kind::Choice(at, _) => quoted(at(&mut copy)),
+            Kind::Text(at) => quoted(at(&mut copy)),
+            Kind::TextOr(at) => quoted(at(&mut copy).as_deref().unwrap_or_default()),
+            Kind::Path(at) => {
+                quoted(&at(&mut copy).as_deref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
+            }
+            Kind::List(at) | Kind::Choices(at, _) => list(at(&mut copy)),
+        }
+    }
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
