@@ -29,6 +29,9 @@ crate::messages::messages! {
     not_built(needs) { "this build has no support for it yet; it will need {needs}", "このビルドは未対応です。必要なもの: {needs}" }
 }
 
+/// Opens a device as the settings say.
+type Open = fn(&Settings) -> compute::Result<Arc<dyn Device>>;
+
 /// One backend.
 pub(crate) struct Backend {
     /// As the user writes it.
@@ -38,7 +41,7 @@ pub(crate) struct Backend {
     /// What it needs on the machine, Japanese.
     needs_ja: &'static str,
     /// Opens it; none: not in this build.
-    open: Option<fn(&Settings) -> compute::Result<Arc<dyn Device>>>,
+    open: Option<Open>,
 }
 
 /// Every backend of the requirements.

@@ -103,10 +103,9 @@ fn is_name(name: &str) -> bool {
 
 /// A path as people write it: under the home directory with `~`.
 pub(crate) fn display(path: &Path) -> String {
-    if let Some(rest) = home().and_then(|home| path.strip_prefix(home).ok().map(Path::to_path_buf)) {
-        if !rest.as_os_str().is_empty() {
-            return crate::terminal_filter::visible_line(&Path::new("~").join(rest).to_string_lossy());
-        }
+    let rest = home().and_then(|home| path.strip_prefix(home).ok().map(Path::to_path_buf));
+    if let Some(rest) = rest.filter(|rest| !rest.as_os_str().is_empty()) {
+        return crate::terminal_filter::visible_line(&Path::new("~").join(rest).to_string_lossy());
     }
     crate::terminal_filter::visible_line(&path.to_string_lossy())
 }

@@ -171,7 +171,12 @@ mod tests {
         messages
     }
 
-    fn check(spec: &[(char, usize)], context: usize, reserve: usize, expected: Result<&[MessageId], usize>) {
+    fn check(
+        spec: &[(char, usize)],
+        context: usize,
+        reserve: usize,
+        expected: std::result::Result<&[MessageId], usize>,
+    ) {
         let messages = talk(spec);
         let messages: Vec<&Message> = messages.iter().collect();
         let count = |kept: &[&Message]| Ok(vec![0; kept.iter().map(|m| m.content.len()).sum()]);

@@ -262,20 +262,20 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Given> {
     let matches = command_of(true).try_get_matches_from(&arguments).map_err(|error| explain(&error))?;
     let mut given = Given { flags: Vec::new(), run: Values::default(), tool: None, short_help: false };
     collect(&matches, SETTINGS.iter().collect(), RUN, &mut given.flags, &mut given.run);
-    if let Some((name, inner)) = matches.subcommand() {
-        if let Some(tool) = TOOLS.iter().find(|tool| tool.name == name) {
-            if let Some(flag) = given.flags.iter().find(|flag| !tool.takes(flag.row)) {
-                return Err(Failure::new(Exit::Usage, unused_setting(flag.row.flag, tool.name)).hint(see_help()));
-            }
-            let mut values = Values::default();
-            let mut flags = Vec::new();
-            collect(inner, tool.settings(), tool.arguments, &mut flags, &mut values);
-            collect(inner, Vec::new(), RUN, &mut Vec::new(), &mut given.run);
-            // What stands behind the tool's name counts more.
-            given.flags.retain(|old| !flags.iter().any(|new| new.row.flag == old.row.flag));
-            given.flags.append(&mut flags);
-            given.tool = Some((tool, values));
+    if let Some((name, inner)) = matches.subcommand()
+        && let Some(tool) = TOOLS.iter().find(|tool| tool.name == name)
+    {
+        if let Some(flag) = given.flags.iter().find(|flag| !tool.takes(flag.row)) {
+            return Err(Failure::new(Exit::Usage, unused_setting(flag.row.flag, tool.name)).hint(see_help()));
         }
+        let mut values = Values::default();
+        let mut flags = Vec::new();
+        collect(inner, tool.settings(), tool.arguments, &mut flags, &mut values);
+        collect(inner, Vec::new(), RUN, &mut Vec::new(), &mut given.run);
+        // What stands behind the tool's name counts more.
+        given.flags.retain(|old| !flags.iter().any(|new| new.row.flag == old.row.flag));
+        given.flags.append(&mut flags);
+        given.tool = Some((tool, values));
     }
     given.short_help = given.run.has("help")
         && !arguments.iter().any(|word| word == "--help")

@@ -259,12 +259,11 @@ fn set_flag(row: &Row, settings: &mut Settings, values: &[OsString]) -> std::res
 }
 
 fn set_env(row: &Row, settings: &mut Settings, value: &OsStr) -> std::result::Result<(), String> {
-    if let (Kind::List(_), Some(text)) = (&row.kind, value.to_str()) {
-        if text.trim_start().starts_with('[') {
-            if let Ok(value) = DeValue::parse(text) {
-                return set_toml(row, settings, value.get_ref(), None);
-            }
-        }
+    if let (Kind::List(_), Some(text)) = (&row.kind, value.to_str())
+        && text.trim_start().starts_with('[')
+        && let Ok(value) = DeValue::parse(text)
+    {
+        return set_toml(row, settings, value.get_ref(), None);
     }
     row.set_text(settings, value, None)
 }

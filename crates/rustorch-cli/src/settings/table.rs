@@ -577,6 +577,7 @@ pub(crate) const SETTINGS: &[Row] = &[
 ];
 
 /// A setting by its full key, `section.key`.
+#[cfg(test)]
 pub(crate) fn find(full_key: &str) -> Option<&'static Row> {
     let (section, key) = full_key.split_once('.')?;
     SETTINGS.iter().find(|row| row.section == section && row.key == key)

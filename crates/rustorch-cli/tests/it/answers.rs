@@ -3,8 +3,6 @@
 use crate::support::{Home, fixture, json, llama};
 use serde_json::Value;
 
-const STORIES: &str = "stories260K/gguf/stories260K-f32.gguf";
-
 fn raw<'a>(model: &'a str, prompt: &'a str, n: &'a str) -> Vec<&'a str> {
     vec!["--model", model, "-p", prompt, "--raw", "--temperature", "0", "-n", n, "--threads", "2"]
 }
@@ -104,8 +102,15 @@ fn a_prompt_that_does_not_fit_is_refused() {
 
 #[test]
 fn a_model_without_template_says_so() {
-    let Some(model) = fixture(STORIES) else { return };
-    let ran = Home::new().run(&["--model", model.to_str().unwrap(), "-p", "Hi"]).ends_with(3);
+    let home = Home::new();
+    let mut bytes = std::fs::read(llama()).unwrap();
+    let key = b"tokenizer.chat_template";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    bytes[at + key.len() - 1] = b'X';
+    std::fs::write(home.path().join("m.gguf"), bytes).unwrap();
+    home.run(&["--model", "m.gguf", "-p", "Hi", "--raw", "-n", "1"]).ends_with(0);
+    home.run(&["--model", "m.gguf", "-p", "Hi", "--template", "chatml", "-n", "1"]).ends_with(0);
+    let ran = home.run(&["--model", "m.gguf", "-p", "Hi"]).ends_with(3);
     assert!(ran.err.contains("--template") && ran.err.contains("--raw") && ran.err.contains("chatml"), "{}", ran.err);
 }
 

@@ -1,5 +1,7 @@
 //! The program as a script or a person meets it: the built binary, its streams and its exit codes.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
 mod answers;
 mod arguments;
 mod repl_script;
