@@ -49,7 +49,7 @@ fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
         facts.extend(message.finish_reason.as_deref().filter(|reason| *reason != "stop").map(visible));
         facts.extend((!message.in_context).then(out_of_context));
         let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
-        let head = output::paint(Channel::Err, Look::Dim, &format!("[{number}] {}{facts}", message.role));
+        let head = output::paint(Channel::Err, Look::Dim, &format!("[{number}] {}{facts}", message.role.as_str()));
         output::note(&format!("{head}\n{}", visible(&message.content)));
     }
     Ok(Flow::Next)

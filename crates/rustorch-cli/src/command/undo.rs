@@ -15,6 +15,8 @@ messages! {
     nothing() { "there is nothing to take back", "取り消す操作がありません" }
     /// A turn is gone.
     turn(question) { "took back: {question}", "取り消しました: {question}" }
+    /// The answer before is back.
+    answer() { "the answer before is back", "前の回答に戻しました" }
     /// The conversation before is back.
     conversation(count) { "the conversation before is back ({count} messages)", "前の会話に戻しました({count} 件のメッセージ)" }
 }
@@ -47,6 +49,7 @@ fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
             let question = visible_line(&question.unwrap_or_default());
             turn(question.chars().take(60).collect::<String>())
         }
+        Undone::Answer => answer(),
         Undone::Conversation => conversation(chat.session.conversation().path().len()),
     });
     Ok(Flow::Next)

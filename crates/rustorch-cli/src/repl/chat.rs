@@ -17,7 +17,7 @@ use crate::{
     settings::Settings,
     terminal_filter::visible_line,
 };
-use engine::{Engine, Sampling};
+use engine::Engine;
 use serde_json::{Map, Value};
 use std::{ffi::OsStr, fmt, path::PathBuf};
 use text::ChatTemplate;
@@ -135,22 +135,6 @@ impl Chat {
             .replace("{ctx_used}", &self.totals.context_used().to_string())
             .replace("{turn}", &turn.to_string());
         visible_line(&filled)
-    }
-
-    /// How tokens are chosen, by the settings in force.
-    pub(crate) fn sampling(&self) -> Sampling {
-        let g = &self.settings.generation;
-        Sampling {
-            temperature: g.temperature,
-            top_k: g.top_k,
-            top_p: g.top_p,
-            min_p: g.min_p,
-            repeat_penalty: g.repeat_penalty,
-            repeat_last_n: g.repeat_last_n,
-            frequency_penalty: g.frequency_penalty,
-            presence_penalty: g.presence_penalty,
-            seed: g.seed,
-        }
     }
 
     /// The generation settings as they are stored with an answer.
@@ -315,7 +299,7 @@ impl Chat {
     /// Everything `/stats` shows.
     pub(crate) fn report(&self) -> Report {
         let info = self.loaded.engine.info();
-        let (rss_bytes, peak_rss_bytes) = super::memory::resident();
+        let memory = loading::memory_use();
         Report {
             facts: Facts {
                 model: visible_line(&self.model_name()),
@@ -328,8 +312,8 @@ impl Chat {
                 backend: info.device.backend,
                 isa: info.device.isa,
                 threads: info.device.threads,
-                rss_bytes,
-                peak_rss_bytes,
+                rss_bytes: memory.rss_bytes,
+                peak_rss_bytes: memory.peak_rss_bytes,
             },
             totals: self.totals.clone(),
         }

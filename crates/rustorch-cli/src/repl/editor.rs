@@ -5,8 +5,8 @@
 
 use crate::command;
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, Highlighter,
-    Hinter, KeyCode, KeyEvent, Modifiers, Movement, RepeatCount, Validator,
+    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, ExternalPrinter, Helper,
+    Highlighter, Hinter, KeyCode, KeyEvent, Modifiers, RepeatCount, Validator,
     completion::{Completer, FilenameCompleter, Pair},
     error::ReadlineError,
     history::FileHistory,
@@ -56,6 +56,8 @@ pub(crate) fn block_is_open(text: &str) -> bool {
 struct Shared {
     /// `/multi`: Enter makes a new line, only Ctrl-D sends.
     multi: AtomicBool,
+    /// A line was continued by a backslash.
+    continued: AtomicBool,
     /// Ctrl-C came on a line with text.
     had_text: AtomicBool,
 }
@@ -69,9 +71,10 @@ impl ConditionalEventHandler for Enter {
         if self.0.multi.load(Ordering::Relaxed) || block_is_open(line) {
             return Some(Cmd::Newline);
         }
-        // A backslash at the very end asks for another line and gives way to the line end.
+        // A backslash at the very end asks for another line; it is taken out when the whole is there.
         if context.pos() == line.len() && line.ends_with('\\') {
-            return Some(Cmd::Replace(Movement::BackwardChar(1), Some("\n".into())));
+            self.0.continued.store(true, Ordering::Relaxed);
+            return Some(Cmd::Newline);
         }
         Some(Cmd::AcceptLine)
     }
@@ -135,6 +138,9 @@ pub(crate) struct LineEditor {
     editor: Editor<ChatHelper, FileHistory>,
     shared: Arc<Shared>,
     history: Option<PathBuf>,
+    /// Its being there makes the editor wait for keys and signals alike, so that a signal taken by another thread (see
+    /// `interrupt`) wakes it. Nothing is printed through it.
+    _wake: Option<Box<dyn ExternalPrinter + Send>>,
 }
 
 impl LineEditor {
@@ -165,7 +171,9 @@ impl LineEditor {
         {
             tracing::warn!("line history {}: {error}", path.display());
         }
-        Ok(LineEditor { editor, shared, history })
+        let wake =
+            editor.create_external_printer().ok().map(|printer| Box::new(printer) as Box<dyn ExternalPrinter + Send>);
+        Ok(LineEditor { editor, shared, history, _wake: wake })
     }
 
     /// Reads one line or block. `raw` is the prompt as it counts for the cursor, `styled` as it looks; `draft` stands on
@@ -173,13 +181,17 @@ impl LineEditor {
     pub(crate) fn read(&mut self, raw: &str, styled: &str, draft: &str, multi: bool) -> rustyline::Result<Input> {
         self.shared.multi.store(multi, Ordering::Relaxed);
         self.shared.had_text.store(false, Ordering::Relaxed);
+        self.shared.continued.store(false, Ordering::Relaxed);
         let result = self.editor.readline_with_initial(&(raw, styled), (draft, ""));
         self.shared.multi.store(false, Ordering::Relaxed);
         match result {
             Ok(text) => {
                 self.remember(&text);
+                let continued = self.shared.continued.load(Ordering::Relaxed);
                 Ok(if multi {
-                    Input::Block(text)
+                    Input::Block(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+                } else if continued {
+                    Input::Text(text.replace("\\\n", "\n"))
                 } else if text.starts_with(BLOCK) {
                     Input::Block(unquote_block(&text).to_owned())
                 } else {

@@ -8,7 +8,6 @@ mod chat;
 mod editor;
 
 mod lines;
-pub(crate) mod memory;
 pub(crate) mod prompt;
 mod report;
 mod turn;

@@ -61,9 +61,9 @@ pub(crate) struct Facts {
     /// Threads.
     pub(crate) threads: usize,
     /// Resident bytes now.
-    pub(crate) rss_bytes: Option<u64>,
+    pub(crate) rss_bytes: u64,
     /// Most resident bytes so far.
-    pub(crate) peak_rss_bytes: Option<u64>,
+    pub(crate) peak_rss_bytes: u64,
 }
 
 /// Everything `/stats` shows.
@@ -146,13 +146,8 @@ impl fmt::Display for Report {
         writeln!(out, "{}", words::stats_device(f.backend, f.isa, f.threads))?;
         write!(out, "{}", words::stats_memory(mib(f.weights_bytes), mib(f.kv_bytes), mib(f.scratch_bytes)))?;
         let times = |bytes: u64| format!("{:.2}", share(bytes, f.file_bytes));
-        if let Some(rss) = f.rss_bytes {
-            write!(out, "\n{}", words::stats_resident(mib(rss), times(rss)))?;
-        }
-        if let Some(peak) = f.peak_rss_bytes {
-            write!(out, "\n{}", words::stats_peak(mib(peak), times(peak)))?;
-        }
-        Ok(())
+        write!(out, "\n{}", words::stats_resident(mib(f.rss_bytes), times(f.rss_bytes)))?;
+        write!(out, "\n{}", words::stats_peak(mib(f.peak_rss_bytes), times(f.peak_rss_bytes)))
     }
 }
 

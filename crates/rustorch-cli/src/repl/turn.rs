@@ -3,7 +3,7 @@
 //! Everything that can fail happens before the conversation changes. An interrupted answer is kept and marked; one that
 //! never began, or failed, leaves the conversation as it was and the question on the input line.
 
-use super::{Chat, Reader, prompt, prompt::Misfit, words};
+use super::{Chat, Reader, words};
 use crate::{
     exit::{Exit, Failure, Result},
     interrupt,
@@ -11,7 +11,10 @@ use crate::{
     session::{Message, MessageId, Role, Stamp},
     terminal_filter::{TerminalFilter, visible_line},
 };
-use engine::{Event, FinishReason, Request, Stats};
+use engine::{
+    Event, FinishReason, Request, Stats,
+    window::{Fit, Window},
+};
 use indicatif::ProgressBar;
 use std::{
     sync::mpsc::RecvTimeoutError,
@@ -65,25 +68,25 @@ pub(crate) fn answer(chat: &mut Chat, reader: &mut Reader, ask: &Ask) -> Result<
     };
     let messages = messages_for(chat, ask, question.as_ref());
     let context = chat.context();
-    let reserve = prompt::reserve(chat.settings.generation.max_tokens, context);
-    let renderer = chat.renderer();
-    let fitted = prompt::fit(&messages, context, reserve, |kept| renderer.tokens(kept, begun.as_deref()));
-    let fitted = fitted.map_err(|misfit| match misfit {
-        Misfit::Failed(failure) => failure,
-        Misfit::TooLong(need) => {
-            Failure::new(Exit::Context, words::too_long(need, context)).hint(words::overflow_hint())
+    let window = Window::new(context, chat.settings.generation.max_tokens);
+    let fitted = match chat.renderer().fit(&messages, begun.as_deref(), window)? {
+        Fit::Fits(fitted) => fitted,
+        Fit::TooLong { prompt } => {
+            let failure = Failure::new(Exit::Context, words::too_long(prompt, context));
+            return Err(failure.hint(words::overflow_hint()));
         }
-    })?;
-    if !fitted.leaving.is_empty() {
-        let all = renderer.tokens(&messages, begun.as_deref())?.len();
-        let report = overflow_report(chat, &messages, &fitted.leaving);
-        agree_to_drop(chat, reader, (all, reserve, context), &report)?;
+    };
+    let leaving: Vec<MessageId> =
+        messages.get(fitted.leaving.clone()).unwrap_or_default().iter().map(|message| message.id).collect();
+    if !leaving.is_empty() {
+        let report = overflow_report(chat, &messages, &leaving);
+        agree_to_drop(chat, reader, (fitted.wanted, window), &report)?;
     }
     drop(messages);
 
     let request = Request {
         tokens: fitted.tokens,
-        sampling: chat.sampling(),
+        sampling: chat.settings.sampling(),
         stop: chat.settings.generation.stop.clone(),
         max_tokens: chat.settings.generation.max_tokens,
         ..Request::default()
@@ -95,15 +98,16 @@ pub(crate) fn answer(chat: &mut Chat, reader: &mut Reader, ask: &Ask) -> Result<
         output::note(&output::paint(Channel::Err, Look::Dim, &words::nothing_generated()));
         return Ok(if leave { TurnEnd::Leave } else { TurnEnd::Nothing });
     }
-    for id in &fitted.leaving {
+    for id in &leaving {
         if let Some(message) = chat.session.conversation_mut().get_mut(*id) {
             message.in_context = false;
         }
     }
     remember(chat, ask, question, begun, begin, &generated);
-    close_line(chat, &generated, context);
     chat.unsaved = true;
+    // What is said below to be over is on disk.
     chat.persist();
+    close_line(chat, &generated, context);
     Ok(if leave { TurnEnd::Leave } else { TurnEnd::Kept })
 }
 
@@ -150,9 +154,9 @@ pub(crate) fn first_words(text: &str) -> String {
 }
 
 /// Says what has to leave, and decides by `context.overflow`; asking needs somebody who can answer.
-fn agree_to_drop(chat: &Chat, reader: &mut Reader, sizes: (usize, usize, usize), turns: &[String]) -> Result<()> {
-    let (need, reserve, context) = sizes;
-    let full = words::overflow(need, reserve, context);
+fn agree_to_drop(chat: &Chat, reader: &mut Reader, sizes: (usize, Window), turns: &[String]) -> Result<()> {
+    let (need, window) = sizes;
+    let full = words::overflow(need, window.reserve, window.context);
     let list = std::iter::once(words::leaving(turns.len())).chain(turns.iter().cloned()).collect::<Vec<_>>().join("\n");
     match chat.settings.context.overflow {
         "shift" => {

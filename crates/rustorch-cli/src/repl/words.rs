@@ -80,14 +80,10 @@ messages! {
     nothing_generated() { "[interrupted before the first token; the message is on the line again]", "[最初のトークンの前に中断しました。発言を入力行に戻しました]" }
     /// An empty answer.
     empty_answer() { "[the model ended its answer at once]", "[モデルは何も出力せず終了しました]" }
-    /// max_tokens is more than the window has left.
-    clipped(left) { "[the window has room for {left} tokens of answer]", "[コンテキストの残りは {left} トークンです]" }
     /// A model was loaded.
     now_using(model, seconds) { "now using {model} (loaded in {seconds} s); the conversation is read again at the next turn", "{model} に切り替えました({seconds} 秒)。次の発言で会話を読み直します" }
     /// The old model stays.
     old_stays() { "the model in use stays as it was", "現在のモデルをそのまま使います" }
-    /// The old model had to leave first.
-    making_room() { "both models do not fit in memory; the old one is unloaded first", "両方のモデルはメモリに収まらないため、先に現在のモデルを解放します" }
     /// The new model's template takes no system prompt.
     no_system_role() { "the chat template of this model takes no system prompt", "このモデルのチャットテンプレートはシステムプロンプトに対応していません" }
     /// The saved file at the end.

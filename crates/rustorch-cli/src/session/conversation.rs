@@ -7,51 +7,11 @@
 use jiff::Zoned;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
+pub(crate) use text::Role;
 
 /// Number of a message within its conversation; grows, never reused.
 pub(crate) type MessageId = u64;
-
-/// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// Instructions to the model.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a tool (only in imported conversations).
-    Tool,
-}
-
-impl Role {
-    /// Every role, with its spelling in files.
-    pub(crate) const ALL: [(Role, &'static str); 4] =
-        [(Role::System, "system"), (Role::User, "user"), (Role::Assistant, "assistant"), (Role::Tool, "tool")];
-
-    /// The spelling in files and templates.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        }
-    }
-
-    /// The role of that spelling.
-    pub(crate) fn find(name: &str) -> Option<Role> {
-        Role::ALL.iter().find(|(_, spelling)| *spelling == name).map(|(role, _)| *role)
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A moment as RFC 3339 with the offset of the place where it was taken; kept as written so that a file round-trips.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

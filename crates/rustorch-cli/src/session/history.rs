@@ -355,7 +355,7 @@ impl<'de> Visitor<'de> for MessageVisitor {
                 "content" if content => return Err(de::Error::duplicate_field("content")),
                 "role" => {
                     let name: String = map.next_value()?;
-                    message.role = Role::find(&name).ok_or_else(|| unknown_role(&name))?;
+                    message.role = role_of(&name).ok_or_else(|| unknown_role(&name))?;
                     role = true;
                 }
                 "content" => {
@@ -391,6 +391,11 @@ impl<'de> Visitor<'de> for MessageVisitor {
         }
         Ok(ReadMessage { id, message })
     }
+}
+
+/// The role of that spelling.
+fn role_of(name: &str) -> Option<Role> {
+    [Role::System, Role::User, Role::Assistant, Role::Tool].into_iter().find(|role| role.as_str() == name)
 }
 
 fn unknown_role<E: de::Error>(name: &str) -> E {

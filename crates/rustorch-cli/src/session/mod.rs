@@ -26,6 +26,8 @@ enum UndoStep {
 pub(crate) enum Undone {
     /// The last turn left the path; this was its question.
     Turn(Option<String>),
+    /// The answer before `/regen` or `/continue` is back.
+    Answer,
     /// The conversation before `/clear` or `/load` is back.
     Conversation,
 }
@@ -94,8 +96,10 @@ impl Session {
         let asked = self.conversation.path().iter().rev().find(|m| m.role == Role::User).map(|m| m.content.clone());
         match self.undo.pop() {
             Some(UndoStep::Head(head)) => {
+                let turns = self.conversation.n_turns();
                 self.conversation.set_head(head);
-                Some(Undone::Turn(asked))
+                let same = self.conversation.n_turns() == turns;
+                Some(if same { Undone::Answer } else { Undone::Turn(asked) })
             }
             Some(UndoStep::Conversation(old)) => {
                 self.conversation = *old;
@@ -252,5 +256,7 @@ mod tests {
         let path: Vec<&str> = session.conversation().path().iter().map(|m| m.content.as_str()).collect();
         assert_eq!(path, ["q", "a b"]);
         assert_eq!(session.conversation().messages().len(), 3);
+        assert_eq!(session.undo(), Some(Undone::Answer));
+        assert_eq!(session.conversation().path()[1].content, "a");
     }
 }

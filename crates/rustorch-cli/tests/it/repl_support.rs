@@ -1,19 +1,11 @@
-//! What the tests of the chat share: the model and how to run the program.
+//! What the tests of the chat share: the model and the size of the screen.
 
-use std::path::{Path, PathBuf};
+use crate::support::fixture;
+use std::path::PathBuf;
 
 /// The stories model; `None` with a visible line where the fixtures are not there.
 pub(crate) fn model() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let name = "stories260K/gguf/stories260K-f16.gguf";
-    let found = ["fixtures", "../shared/fixtures"].iter().map(|dir| root.join(dir).join(name)).find(|p| p.is_file());
-    match found {
-        Some(path) => Some(path.canonicalize().unwrap()),
-        None => {
-            println!("skipped: {name} is not there");
-            None
-        }
-    }
+    fixture("stories260K/gguf/stories260K-f16.gguf")
 }
 
 /// A tall screen: nothing that a test looks for scrolls away.

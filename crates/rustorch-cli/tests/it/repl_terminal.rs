@@ -156,10 +156,11 @@ fn chat_settings_save_clear_load_exit() {
     t.say("/system Be kind.", "system prompt set");
     t.say("And then", "[stopped at max_tokens = 5; /continue goes on]");
     t.say("/continue", "Assistant> ");
+    t.say("/undo", "the answer before is back");
     t.say("/undo", "took back: And then");
     t.say("/model /nonexistent.gguf", "the model in use stays as it was");
     t.say("/backend cuda", "the backend `cuda` is not available");
-    t.say("/help load", "usage");
+    t.say("/help load", "effect: messages replaced");
     t.type_keys("/exit\r");
     let saved = contents_of(&t.file("my chat.json"));
     let home = t.home.path().to_path_buf();
@@ -258,6 +259,7 @@ fn a_full_window_asks_before_turns_leave() {
     t.wait("[d]rop them and send, [c]ancel?", 2);
     t.type_keys("d\r");
     t.wait("[stopped at max_tokens = 8", 2);
+    t.wait("You> ", 4);
     let latest = t.file(".rustorch/history/latest.json");
     let messages = read_json(&latest)["messages"].clone();
     assert_eq!(messages.as_array().unwrap().len(), 4);
