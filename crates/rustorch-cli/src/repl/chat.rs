@@ -299,7 +299,7 @@ impl Chat {
     /// Everything `/stats` shows.
     pub(crate) fn report(&self) -> Report {
         let info = self.loaded.engine.info();
-        let memory = loading::memory_use();
+        let (rss_bytes, peak_rss_bytes) = super::memory::resident();
         Report {
             facts: Facts {
                 model: visible_line(&self.model_name()),
@@ -312,8 +312,8 @@ impl Chat {
                 backend: info.device.backend,
                 isa: info.device.isa,
                 threads: info.device.threads,
-                rss_bytes: memory.rss_bytes,
-                peak_rss_bytes: memory.peak_rss_bytes,
+                rss_bytes: rss_bytes.unwrap_or(0),
+                peak_rss_bytes: peak_rss_bytes.or(rss_bytes).unwrap_or(0),
             },
             totals: self.totals.clone(),
         }

@@ -8,6 +8,7 @@ mod chat;
 mod editor;
 
 mod lines;
+pub(crate) mod memory;
 pub(crate) mod prompt;
 mod report;
 mod turn;
