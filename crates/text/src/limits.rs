@@ -8,17 +8,19 @@ use std::time::Duration;
 /// Longest template source, in bytes.
 pub const TEMPLATE_SOURCE_BYTES: usize = 4 << 20;
 
-/// Deepest nesting of blocks and expressions in a template. The template engine's parser has the same bound; ours is
-/// checked first, on the tokens, so that the nesting never becomes recursion.
+/// Deepest nesting of blocks and expressions in a template. It is the bound of the template engine's parser, which has no
+/// setting for it; a test holds the two together.
 pub const TEMPLATE_DEPTH: usize = 150;
+
+/// Most tokens (names, operators, literals) in one tag of a template.
+pub const TEMPLATE_TAG_TOKENS: usize = 2048;
 
 /// Deepest nesting of macro calls, in the template engine's units (a macro call costs 4).
 pub const TEMPLATE_RECURSION: usize = 400;
 
-/// Work a template may do before its input is counted: one unit is one instruction or 64 bytes made. Two million is
-/// about a hundred times the dearest template we know and bounds the memory made at 128 MB and the time far under
-/// [`TEMPLATE_TIME`].
-pub const TEMPLATE_FUEL: u64 = 2_000_000;
+/// Work a template may do before its input is counted: one unit is one instruction or 64 bytes made. A million is about
+/// fifty times the dearest template we know; it bounds the memory made at 64 MB and the processor time under 500 ms.
+pub const TEMPLATE_FUEL: u64 = 1_000_000;
 
 /// Further units of work for every byte of messages, tools and variables, so that a long conversation never runs dry.
 pub const TEMPLATE_FUEL_PER_INPUT_BYTE: u64 = 8;
@@ -29,18 +31,17 @@ pub const TEMPLATE_OUTPUT_BYTES: usize = 32 << 20;
 /// Longest string one operation of a template may make, in bytes.
 pub const TEMPLATE_STRING_BYTES: usize = 32 << 20;
 
-/// Wall clock for one rendering. [`TEMPLATE_FUEL`] ends hostile work long before; this is for what fuel does not see.
-pub const TEMPLATE_TIME: Duration = Duration::from_millis(500);
+/// Wall clock for parsing or rendering a template; what calls back checks it, and no caller waits for more than twice as
+/// long. [`TEMPLATE_FUEL`] ends hostile work long before; this is for what fuel does not see, and long enough for a machine
+/// that is busy with other things.
+pub const TEMPLATE_TIME: Duration = Duration::from_secs(2);
 
 /// Stack of the thread templates are parsed and rendered on: address space, committed only as used. Sized for the
-/// deepest value that [`TEMPLATE_FUEL`] can nest, since dropping such a value recurses.
-pub const TEMPLATE_STACK_BYTES: usize = 64 << 20;
+/// deepest value that [`TEMPLATE_FUEL`] can nest, since comparing or dropping such a value recurses.
+pub const TEMPLATE_STACK_BYTES: usize = 256 << 20;
 
 /// Longest error text taken from a template, in bytes.
 pub const TEMPLATE_ERROR_BYTES: usize = 2048;
 
 /// Most tokens in a vocabulary.
 pub const VOCABULARY_TOKENS: usize = 16 << 20;
-
-/// Longest single token, in bytes.
-pub const TOKEN_BYTES: usize = 1 << 20;

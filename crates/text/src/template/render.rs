@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind};
@@ -42,7 +42,7 @@ pub(super) enum Limit {
 impl From<Limit> for Error {
     fn from(limit: Limit) -> Error {
         match limit {
-            Limit::Time => too_much("the rendering time", format!("{} ms", limits::TEMPLATE_TIME.as_millis())),
+            Limit::Time => too_much("the rendering time", format!("{} s", limits::TEMPLATE_TIME.as_secs())),
             Limit::String => too_much("one string", mebibytes(limits::TEMPLATE_STRING_BYTES)),
             Limit::Output => too_much("the output", mebibytes(limits::TEMPLATE_OUTPUT_BYTES)),
         }
@@ -72,8 +72,8 @@ pub(super) fn parse(source: &str) -> Result<Environment<'static>> {
     if source.len() > limits::TEMPLATE_SOURCE_BYTES {
         return Err(too_much("the source", mebibytes(limits::TEMPLATE_SOURCE_BYTES)));
     }
-    let source = rewrite::rewrite(source);
-    on_big_stack(None, move || {
+    let source = rewrite::rewrite(source)?;
+    on_big_stack(move || {
         let mut environment = environment::new();
         environment.add_template_owned(NAME, source).map_err(own_error)?;
         Ok(environment)
@@ -84,7 +84,7 @@ pub(super) fn parse(source: &str) -> Result<Environment<'static>> {
 pub(super) fn render(environment: &Environment<'static>, input: &RenderInput) -> Result<String> {
     let mut environment = environment.clone();
     let input = input.clone();
-    on_big_stack(Some(limits::TEMPLATE_TIME), move || {
+    on_big_stack(move || {
         let (context, input_bytes) = context(input);
         let fuel = limits::TEMPLATE_FUEL_PER_INPUT_BYTE.saturating_mul(input_bytes);
         environment.set_fuel(Some(limits::TEMPLATE_FUEL.saturating_add(fuel)));
@@ -114,18 +114,19 @@ fn context(input: RenderInput) -> (Value, u64) {
     (Value::from_pairs(variables), bytes)
 }
 
-/// Runs `work` on a thread with the stack that [`limits::TEMPLATE_STACK_BYTES`] gives, for at most `time`.
+/// Runs `work` on a thread with the stack that [`limits::TEMPLATE_STACK_BYTES`] gives, for at most
+/// [`limits::TEMPLATE_TIME`].
 ///
 /// Work that does not end in time is left to end by its fuel: the engine cannot be stopped from outside. Its thread holds
 /// nothing of ours.
-fn on_big_stack<T, F>(time: Option<Duration>, work: F) -> Result<T>
+fn on_big_stack<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
     let (sender, receiver) = mpsc::sync_channel(1);
     let body = move || {
-        DEADLINE.set(time.map(|time| Instant::now() + time));
+        DEADLINE.set(Some(Instant::now() + limits::TEMPLATE_TIME));
         // The receiver may have given up waiting.
         let _ = sender.send(work());
     };
@@ -135,11 +136,7 @@ where
         .spawn(body)
         .map_err(Error::TemplateThread)?;
     // Twice the time: the thread's own clock normally ends it, and says more.
-    let answer = match time {
-        Some(time) => receiver.recv_timeout(time * 2),
-        None => receiver.recv().map_err(mpsc::RecvTimeoutError::from),
-    };
-    match answer {
+    match receiver.recv_timeout(limits::TEMPLATE_TIME * 2) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => Err(Limit::Time.into()),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -152,7 +149,9 @@ where
 fn own_error(error: minijinja::Error) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
-        if let Some(limit) = inner.downcast_ref::<Limit>() {
+        // What a writer fails with hides inside its error.
+        let written = inner.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<Limit>());
+        if let Some(limit) = inner.downcast_ref::<Limit>().or(written) {
             return (*limit).into();
         }
         if let Some(Raised(message)) = inner.downcast_ref::<Raised>() {

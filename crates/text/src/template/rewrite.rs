@@ -9,6 +9,9 @@
 //! Rewriting goes by tokens, keeps line breaks where they are, and leaves every other tag as it is, so that errors still
 //! name the right line.
 
+use crate::error::{Error, Result};
+use crate::limits;
+
 /// The filter that refuses to iterate what Python cannot iterate.
 pub(super) const ITERATED: &str = "rustorch_iterated";
 /// The filter that adds as Python adds safe strings.
@@ -27,7 +30,11 @@ impl Token<'_> {
 }
 
 /// The source with everything above rewritten.
-pub(super) fn rewrite(source: &str) -> String {
+///
+/// # Errors
+/// [`Error::TemplateLimit`] for a tag with more tokens than [`limits::TEMPLATE_TAG_TOKENS`]: the engine goes through the
+/// operators of an expression one inside the other.
+pub(super) fn rewrite(source: &str) -> Result<String> {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some((before, tag)) = next_tag(rest) {
@@ -37,6 +44,10 @@ pub(super) fn rewrite(source: &str) -> String {
             Some(b'#') => out.push_str(whole),
             kind => {
                 let tokens = tokens(inside);
+                if tokens.len() > limits::TEMPLATE_TAG_TOKENS {
+                    let limit = format!("{} tokens", limits::TEMPLATE_TAG_TOKENS);
+                    return Err(Error::TemplateLimit { what: "one tag", limit });
+                }
                 out.push_str(whole.get(..2).unwrap_or_default());
                 out.push_str(&rewrite_tag(inside, &tokens, kind == Some(&b'%')));
                 out.push_str(whole.get(2 + inside.len()..).unwrap_or_default());
@@ -52,7 +63,7 @@ pub(super) fn rewrite(source: &str) -> String {
         rest = tag.get(whole.len()..).unwrap_or_default();
     }
     out.push_str(rest);
-    out
+    Ok(out)
 }
 
 /// Splits before the next `{%`, `{{` or `{#`.
@@ -152,16 +163,11 @@ fn names<'t>(tokens: &'t [Token]) -> impl Iterator<Item = &'t str> {
 
 /// Where the raw text at the start of `source` ends: before its `{% endraw %}`.
 fn raw_end(source: &str) -> usize {
-    let mut at = 0;
-    while let Some(found) = source.get(at..).and_then(|tail| tail.find("{%")) {
-        at += found;
-        let (inside, _) = tag_inside(source.get(at..).unwrap_or_default());
-        if names(&tokens(inside)).next() == Some("endraw") {
-            return at;
-        }
-        at += 2;
-    }
-    source.len()
+    let mut ends = source.match_indices("{%").filter(|(at, _)| {
+        let inside = source.get(at + 2..).unwrap_or_default();
+        inside.strip_prefix(['-', '+']).unwrap_or(inside).trim_start().starts_with("endraw")
+    });
+    ends.next().map_or(source.len(), |(at, _)| at)
 }
 
 /// Text put in at a place of the tag, instead of the `skip` bytes there.
@@ -306,7 +312,7 @@ mod tests {
             ("{# a", "{# a"),
         ];
         for (source, expected) in rows {
-            assert_eq!(rewrite(source), expected);
+            assert_eq!(rewrite(source).unwrap(), expected);
         }
     }
 }

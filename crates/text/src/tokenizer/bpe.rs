@@ -26,7 +26,7 @@ impl Bpe {
         let mut others: HashMap<Vec<u8>, u32> = HashMap::new();
         let n_vocab = vocabulary.tokens.len();
         let mut symbol = |spelling: &[u8]| {
-            vocabulary.tokens.find(spelling).or_else(|| {
+            vocabulary.text_token(spelling).or_else(|| {
                 let next = u32::try_from(n_vocab.checked_add(others.len())?).ok()?;
                 Some(*others.entry(spelling.to_vec()).or_insert(next))
             })
@@ -44,7 +44,7 @@ impl Bpe {
         let bytes = (0..=255).map(|byte| {
             let mut buffer = [0; 4];
             let spelling = byte_text::to_char(byte).encode_utf8(&mut buffer).as_bytes();
-            vocabulary.tokens.find(spelling).or_else(|| others.get(spelling).copied())
+            vocabulary.text_token(spelling).or_else(|| others.get(spelling).copied())
         });
         let bytes = bytes.collect();
         Bpe { pairs, bytes }
@@ -57,7 +57,7 @@ impl Bpe {
             if vocabulary.ignore_merges {
                 spelling.clear();
                 spelling.extend(word.bytes().map(byte_text::to_char));
-                if let Some(id) = vocabulary.tokens.find(spelling.as_bytes()) {
+                if let Some(id) = vocabulary.text_token(spelling.as_bytes()) {
                     out.push(id);
                     return;
                 }

@@ -10,7 +10,7 @@ pub(super) const BLANK: &str = "\u{2581}";
 /// Appends the tokens of `text`, in which blanks are already [`BLANK`].
 pub(super) fn encode(vocabulary: &Vocabulary, text: &str, out: &mut Vec<u32>) {
     let bytes = text.as_bytes();
-    let token = |start: usize, end: usize| vocabulary.tokens.find(bytes.get(start..end)?);
+    let token = |start: usize, end: usize| vocabulary.text_token(bytes.get(start..end)?);
     let pieces = text.char_indices().map(|(start, c)| {
         let end = start + c.len_utf8();
         (start, end, token(start, end))

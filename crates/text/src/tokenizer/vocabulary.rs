@@ -270,9 +270,15 @@ impl Vocabulary {
         self.kinds.get(id as usize).copied().unwrap_or(Kind::Unused)
     }
 
+    /// The token that text spelled `bytes` may become. Control tokens are never among them: what a person typed must not
+    /// steer the model, whatever the merges of a file lead to.
+    pub(crate) fn text_token(&self, bytes: &[u8]) -> Option<u32> {
+        self.tokens.find(bytes).filter(|&id| self.kind(id) != Kind::Control)
+    }
+
     /// The token for a byte: `<0x41>`, or else the byte itself.
     pub(crate) fn byte_token(&self, byte: u8) -> Option<u32> {
-        self.tokens.find(format!("<0x{byte:02X}>").as_bytes()).or_else(|| self.tokens.find(&[byte]))
+        self.text_token(format!("<0x{byte:02X}>").as_bytes()).or_else(|| self.text_token(&[byte]))
     }
 }
 

@@ -57,7 +57,7 @@ fn pieces(vocabulary: &Vocabulary, word: &str) -> Option<Vec<u32>> {
     let mut ids = Vec::new();
     while !rest.is_empty() {
         let longest = rest.len().min(vocabulary.tokens.longest());
-        let (length, id) = (1..=longest).rev().find_map(|n| Some((n, vocabulary.tokens.find(rest.get(..n)?)?)))?;
+        let (length, id) = (1..=longest).rev().find_map(|n| Some((n, vocabulary.text_token(rest.get(..n)?)?)))?;
         ids.push(id);
         rest = rest.get(length..)?;
     }

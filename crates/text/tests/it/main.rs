@@ -2,5 +2,7 @@
 #![allow(missing_docs)]
 
 mod fixtures;
+mod speed;
 mod templates;
 mod tokenizers;
+mod vocabularies;
