@@ -235,7 +235,7 @@ fn check_iterated(tokens: &[Token], edits: &mut Vec<Edit>) {
     let stop = outer.find(|token| token.text == "if" || token.text == "recursive").map_or(usize::MAX, |token| token.at);
     let mut expression = tokens.iter().filter(|token| token.at > start.at && token.at < stop);
     let Some(first) = expression.next() else { return };
-    let last = expression.last().unwrap_or(first);
+    let last = expression.next_back().unwrap_or(first);
     edits.push(insert(first.at, "("));
     edits.push(insert(last.end(), &format!(")|{ITERATED}")));
 }
