@@ -114,8 +114,8 @@ fn commands(tables: &Tables, language: Language) -> String {
     }
     p.heading(language.pick("On the command line", "コマンドライン"));
     let intro = language.pick(
-        "All of them take the flags of the settings page as well.\n",
-        "いずれも設定ページのフラグも受け付けます。\n",
+        "Each takes the flags of the settings page that act on it as well; `rustorch-cli help NAME` lists them.\n",
+        "それぞれに関係する設定ページのフラグも受け付けます(一覧は `rustorch-cli help NAME`)。\n",
     );
     let _ = writeln!(p.text, "{intro}");
     p.columns(&[("Command or option", "コマンド・オプション"), ("What it does", "説明")]);

@@ -66,7 +66,7 @@ fn run(_: &Layers, _: &Values) -> Result<()> {
         "exits": exits,
         "formats": ["GGUF"],
         "families": families(),
-        "dtypes": tensor::DType::ALL.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "dtypes": tensor::DType::ALL.iter().filter(|t| t.can_decode()).map(ToString::to_string).collect::<Vec<_>>(),
         "templates": text::ChatTemplate::builtin_names().collect::<Vec<_>>(),
     });
     output::answer_line(&tables.to_string())
