@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn half_characters_wait_and_bad_bytes_are_replaced() {
-        let rows: [(&[&[u8]], &[&str], &str); 5] = [
+        type Row<'r> = (&'r [&'r [u8]], &'r [&'r str], &'r str);
+        let rows: [Row; 5] = [
             (&[b"a\xc3", b"\xa9b"], &["a", "éb"], ""),
             (&[b"\xf0\x9f", b"\x98", b"\x80"], &["", "", "😀"], ""),
             (&[b"\xf0\x9f", b"x"], &["", "\u{fffd}x"], ""),

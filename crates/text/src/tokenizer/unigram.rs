@@ -204,9 +204,8 @@ mod tests {
         let mut table = 2048u32.to_le_bytes().to_vec();
         table.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
         table.extend(b"b\0");
-        let rows: [(&[u8], Option<(&str, usize)>); 3] = [(b"Ax", Some(("b", 1))), (b"x", None), (b"", None)];
-        for (text, expected) in rows {
-            assert_eq!(replacement(&table, text), expected);
+        for (text, expected) in [("Ax", Some(("b", 1))), ("x", None), ("", None)] {
+            assert_eq!(replacement(&table, text.as_bytes()), expected);
         }
         for cut in [0, 3, 4, 100, table.len() - 2, table.len() - 1] {
             assert_eq!(replacement(&table[..cut], b"A"), None, "{cut}");

@@ -1,5 +1,6 @@
 //! Integration tests of the `text` crate: golden cases of the shared fixtures.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "not a library")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests, outside #[test] functions too")]
 
 mod fixtures;
 mod speed;

@@ -39,8 +39,11 @@ fn kinds(items: &[i32]) -> Value {
 
 const TOKENS: [&[u8]; 7] = [b"a", b"b", b"ab", b"ba", b"aba", b"bab", b"c"];
 
+/// Keys and their new values.
+type Changes<'k> = Vec<(&'k str, Option<Value>)>;
+
 /// The checkpoint of a small BPE vocabulary with `changes` on top; an empty change removes the key.
-fn checkpoint(changes: Vec<(&str, Option<Value>)>) -> Checkpoint {
+fn checkpoint(changes: Changes) -> Checkpoint {
     let mut pairs = vec![
         ("general.architecture", text("llama")),
         ("tokenizer.ggml.model", text("gpt2")),
@@ -75,7 +78,7 @@ fn damaged_vocabularies_are_refused_by_key() {
     const SCORES: &str = "tokenizer.ggml.scores";
     const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
     const BOS: &str = "tokenizer.ggml.bos_token_id";
-    let rows: Vec<(Vec<(&str, Option<Value>)>, &[&str])> = vec![
+    let rows: Vec<(Changes, &[&str])> = vec![
         (vec![(MODEL, None)], &[MODEL]),
         (vec![(MODEL, Some(text("nonesuch")))], &[MODEL, "nonesuch", "gpt2"]),
         (vec![(MODEL, Some(number(1)))], &[MODEL]),
@@ -104,7 +107,7 @@ fn odd_vocabularies_work() {
     let tokens = "tokenizer.ggml.tokens";
     let merges = "tokenizer.ggml.merges";
     let all = |kind: i32| Some(kinds(&[kind; 7]));
-    let rows: Vec<Vec<(&str, Option<Value>)>> = vec![
+    let rows: Vec<Changes> = vec![
         vec![],
         vec![(merges, Some(strings(&[b"qq zz", b"a b"])))],
         vec![(merges, Some(strings(&[b"a b", b"ab a", b"aba b", b"b a", b"ba b", b"bab a"])))],
