@@ -233,7 +233,7 @@ fn pack_row(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8])
         let mut levels = [0u8; SUPER];
         let levels = &mut levels[..dtype.block_len()];
         block_levels(dtype, block, levels);
-        for (i, levels) in levels.chunks_exact(GROUP).enumerate() {
+        for (i, levels) in levels.as_chunks::<GROUP>().0.iter().enumerate() {
             let (header, start) = form.offsets(index * per_block + i);
             fits &= put_scales(dtype, block, i, row, tile, header, start);
             let (_, _, own) = form.scale_layout();
@@ -243,45 +243,73 @@ fn pack_row(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8])
     fits
 }
 
-fn put_levels(form: Form, levels: &[u8], row: usize, to: &mut [u8]) {
-    for (k, level) in levels.iter().enumerate() {
-        let (step, at) = (k / 4, row * 4 + k % 4);
-        match form.levels {
-            Levels::Eight => to[step * 64 + at] = *level,
-            Levels::Four | Levels::Six => {
-                to[step % 4 * 64 + at] |= (level & 15) << (step / 4 * 4);
-                if form.levels == Levels::Six {
-                    to[256 + step / 4 * 64 + at] |= (level >> 4) << (2 * (step % 4));
-                }
-            }
+fn put_levels(form: Form, levels: &[u8; GROUP], row: usize, to: &mut [u8]) {
+    let steps = levels.as_chunks::<4>().0;
+    let at = |vector: usize| vector * 64 + row * 4..vector * 64 + row * 4 + 4;
+    if form.levels == Levels::Eight {
+        steps.iter().enumerate().for_each(|(step, levels)| to[at(step)].copy_from_slice(levels));
+        return;
+    }
+    let (low, high) = steps.split_at(4);
+    for (j, (low, high)) in low.iter().zip(high).enumerate() {
+        let bytes: [u8; 4] = std::array::from_fn(|b| low[b] & 15 | high[b] << 4);
+        to[at(j)].copy_from_slice(&bytes);
+    }
+    if form.levels == Levels::Six {
+        for (j, steps) in [low, high].into_iter().enumerate() {
+            let upper = |b: usize| (0..4).fold(0, |bits, i| bits | steps[i][b] >> 4 << (2 * i));
+            to[at(4 + j)].copy_from_slice(&std::array::from_fn::<u8, 4, _>(upper));
         }
     }
 }
 
 /// The unsigned levels of a block, in the order of its elements.
 fn block_levels(dtype: DType, block: &[u8], levels: &mut [u8]) {
-    let nibble = |bytes: &[u8], i: usize| bytes[i % 16] >> (i / 16 * 4) & 15;
-    let bit = |bytes: &[u8], i: usize| bytes[i / 8] >> (i % 8) & 1;
-    for (i, level) in levels.iter_mut().enumerate() {
-        // The K types: 64 elements share 32 bytes of nibbles, the low ones first.
-        let k_nibble = |bytes: &[u8]| bytes[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
-        *level = match dtype {
-            DType::Q4_0 => nibble(&block[2..], i),
-            DType::Q4_1 => nibble(&block[4..], i),
-            DType::Q5_0 => nibble(&block[6..], i) | bit(&block[2..], i) << 4,
-            DType::Q5_1 => nibble(&block[8..], i) | bit(&block[4..], i) << 4,
-            DType::Q8_0 => block[2 + i] ^ 128,
-            DType::Q4_K => k_nibble(&block[16..]),
-            DType::Q5_K => k_nibble(&block[48..]) | (block[16 + i % 32] >> (i / 32) & 1) << 4,
-            // 128 elements share 64 bytes of low nibbles and 32 bytes of upper pairs.
-            DType::Q6_K => {
-                let (part, i) = (i / 128, i % 128);
-                let low = block[part * 64 + i % 64] >> (i / 64 * 4) & 15;
-                low | (block[128 + part * 32 + i % 32] >> (i / 32 * 2) & 3) << 4
+    match dtype {
+        DType::Q4_0 => nibbles::<16>(&block[2..], levels),
+        DType::Q4_1 => nibbles::<16>(&block[4..], levels),
+        DType::Q5_0 => fifth_bits(&block[2..6], &block[6..], levels),
+        DType::Q5_1 => fifth_bits(&block[4..8], &block[8..], levels),
+        DType::Q8_0 => levels.iter_mut().zip(&block[2..]).for_each(|(l, b)| *l = b ^ 128),
+        DType::Q4_K => nibbles::<32>(&block[16..], levels),
+        DType::Q5_K => {
+            nibbles::<32>(&block[48..], levels);
+            for (group, levels) in levels.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+                levels.iter_mut().zip(&block[16..48]).for_each(|(l, h)| *l |= (h >> group & 1) << 4);
             }
-            _ => 0,
-        };
+        }
+        // 128 elements share 64 bytes of low nibbles and 32 bytes of upper pairs.
+        DType::Q6_K => {
+            for (part, levels) in levels.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+                let low = &block[part * 64..part * 64 + 64];
+                let upper = &block[128 + part * 32..128 + part * 32 + 32];
+                for i in 0..32 {
+                    levels[i] = low[i] & 15 | (upper[i] & 3) << 4;
+                    levels[32 + i] = low[32 + i] & 15 | (upper[i] >> 2 & 3) << 4;
+                    levels[64 + i] = low[i] >> 4 | (upper[i] >> 4 & 3) << 4;
+                    levels[96 + i] = low[32 + i] >> 4 | (upper[i] >> 6) << 4;
+                }
+            }
+        }
+        _ => {}
     }
+}
+
+/// Nibbles in runs: `N` low ones of `N` bytes, then their high ones.
+fn nibbles<const N: usize>(bytes: &[u8], levels: &mut [u8]) {
+    for (bytes, levels) in bytes.as_chunks::<N>().0.iter().zip(levels.chunks_exact_mut(2 * N)) {
+        let (low, high) = levels.split_at_mut(N);
+        for ((l, h), b) in low.iter_mut().zip(high).zip(bytes) {
+            (*l, *h) = (b & 15, b >> 4);
+        }
+    }
+}
+
+/// Levels of 5 bits: the fifth ones are a little-endian word.
+fn fifth_bits(word: &[u8], bytes: &[u8], levels: &mut [u8]) {
+    nibbles::<16>(bytes, levels);
+    let word = word.iter().rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+    levels.iter_mut().enumerate().for_each(|(i, l)| *l |= ((word >> i & 1) as u8) << 4);
 }
 
 /// Writes the scales of group `group` of a block. False: they do not fit.

@@ -25,9 +25,10 @@ const NARROW_ROWS: usize = 32;
 /// Rows of a tile when many columns are.
 const WIDE_ROWS: usize = 64;
 /// From this many columns on, weights are decoded into a transposed panel first.
-const WIDE_COLUMNS: usize = 4;
-/// Inner elements of a panel: a multiple of every block length; 64 rows of it stay in the second-level cache.
-const PANEL: usize = 512;
+const WIDE_COLUMNS: usize = 8;
+/// Inner elements of a panel: a multiple of every block length; 16 rows of it stay in the first-level cache, 64 in the
+/// second.
+const PANEL: usize = 256;
 /// Groups of columns that stay in the first-level cache while the tiles of a chunk pass by: whole super-groups.
 const GROUPS: usize = 32;
 
@@ -129,7 +130,7 @@ pub(crate) fn products<'a>(
             n_chunks += p.matrix.n_rows.div_ceil(p.tile_rows());
         }
         if p.matrix.packed().is_none() {
-            n_floats = n_floats.max(p.matrix.row_len).max(WIDE_ROWS * (PANEL + p.n) + PANEL);
+            n_floats = n_floats.max(p.matrix.row_len).max(WIDE_ROWS * (PANEL + p.n) + LANES * PANEL);
         } else if p.n > 0 {
             n_floats = n_floats.max(WIDE_ROWS * MAX_BLOCK);
             let last = jobs.last().filter(|job| std::ptr::eq(product(job.product).x, p.x));
@@ -251,19 +252,19 @@ fn narrow(kernels: &Kernels, product: &Product<'_>, first: usize, n_rows: usize,
 fn wide(kernels: &Kernels, product: &Product<'_>, first: usize, n_rows: usize, local: &mut [f32]) {
     let n_in = product.matrix.row_len;
     let n_cols = n_rows.next_multiple_of(LANES);
-    let (row, local) = local.split_at_mut(PANEL);
+    let (rows, local) = local.split_at_mut(LANES * PANEL);
     let (panel, local) = local.split_at_mut(PANEL * WIDE_ROWS);
     let sums = &mut local[..product.n * WIDE_ROWS];
     for start in (0..n_in).step_by(PANEL) {
         let len = PANEL.min(n_in - start);
-        if n_cols > n_rows {
-            panel.fill(0.0);
-        }
-        for r in 0..n_rows {
-            product.matrix.decode(kernels, first + r, start, &mut row[..len]);
-            for (to, from) in panel[r..].iter_mut().step_by(WIDE_ROWS).zip(&row[..len]) {
-                *to = *from;
+        for first_lane in (0..n_cols).step_by(LANES) {
+            for (lane, row) in rows.chunks_exact_mut(PANEL).enumerate() {
+                match first_lane + lane {
+                    r if r < n_rows => product.matrix.decode(kernels, first + r, start, &mut row[..len]),
+                    _ => row.fill(0.0),
+                }
             }
+            kernels.transpose(rows, PANEL, len, &mut panel[first_lane..], WIDE_ROWS);
         }
         kernels.multiply(Tile {
             a: &product.x[start..],

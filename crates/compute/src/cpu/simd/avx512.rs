@@ -33,4 +33,4 @@ pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
 }
 
 super::instance!(Isa::Avx512, features: ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"], fma: true, rows: 6,
-    vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32);
+    vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32, packed: crate::cpu::simd::maddubs::packed);

@@ -9,6 +9,8 @@ mod portable;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod maddubs;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -94,6 +96,7 @@ pub(crate) struct Kernels {
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
     packed: unsafe fn(PackedTile<'_>),
+    transpose: unsafe fn(&[f32], usize, usize, &mut [f32], usize),
     quantize: unsafe fn(&[f32], &Slot, bool, &mut [u8]),
 }
 
@@ -133,6 +136,8 @@ methods! {
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
     /// A tile of a packed matrix times a block of columns.
     fn packed(tile: PackedTile<'_>);
+    /// 16 rows to 16 lanes: `to[t][r] = from[r][t]`.
+    fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize);
     /// Rounds a column to 8-bit levels.
     fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]);
 }
@@ -166,12 +171,12 @@ impl Kernels {
 /// Instantiates the loops of `portable` under target features and gathers them in `KERNELS`.
 macro_rules! instance {
     ($isa:expr, features: [$($feature:literal)?], fma: $fma:literal, rows: $rows:literal, vectors: $vectors:literal,
-     f16_to_f32: $f16_to_f32:path) => {
+     f16_to_f32: $f16_to_f32:path, packed: $packed:path) => {
         /// The table of this instruction set.
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
         mod instance {
-            use $crate::{Activation, cpu::{columns::Slot, simd::{Isa, Kernels, portable::{self, PackedTile, Tile}}}};
+            use $crate::{Activation, cpu::{columns::Slot, simd::{Isa, Kernels, portable::{self, Tile}}}};
 
             $(#[target_feature(enable = $feature)])?
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -222,12 +227,13 @@ macro_rules! instance {
             }
 
             $(#[target_feature(enable = $feature)])?
-            fn packed(tile: PackedTile<'_>) {
-                portable::packed(tile)
-            }
-            $(#[target_feature(enable = $feature)])?
             fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]) {
                 portable::quantize(x, slot, two_planes, block)
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize) {
+                portable::transpose(from, from_stride, len, to, to_stride)
             }
 
             pub(super) static TABLE: Kernels = Kernels {
@@ -243,7 +249,8 @@ macro_rules! instance {
                 multiply,
                 f16_to_f32: $f16_to_f32,
                 bf16_to_f32,
-                packed,
+                packed: $packed,
+                transpose,
                 quantize,
             };
         }

@@ -6,4 +6,4 @@ pub(super) fn available() -> bool {
 }
 
 super::instance!(Isa::Neon, features: ["neon"], fma: true, rows: 6, vectors: 1,
-    f16_to_f32: crate::cpu::simd::portable::f16_to_f32);
+    f16_to_f32: crate::cpu::simd::portable::f16_to_f32, packed: crate::cpu::simd::portable::packed);

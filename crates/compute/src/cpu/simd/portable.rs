@@ -311,6 +311,16 @@ fn block<const FMA: bool, const R: usize, const V: usize>(tile: &mut Tile<'_>, r
     }
 }
 
+/// `to[t][r] = from[r][t]` for 16 rows `r` and `len` columns `t`, with the given strides.
+#[inline(always)]
+pub(super) fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize) {
+    let rows: [&[f32]; LANES] = std::array::from_fn(|r| &from[r * from_stride..r * from_stride + len]);
+    for (t, to) in to.chunks_mut(to_stride).take(len).enumerate() {
+        let column: [f32; LANES] = std::array::from_fn(|r| rows[r][t]);
+        to[..LANES].copy_from_slice(&column);
+    }
+}
+
 /// Half precision to single, exactly.
 pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(t, f)| *t = f16::from_bits(*f).to_f32());
@@ -398,4 +408,4 @@ pub(super) fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8
     columns::quantize(x, slot, two_planes, block)
 }
 
-super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32);
+super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32, packed: super::packed);

@@ -150,48 +150,64 @@ unsafe fn block<L: LoadLevels, S: LoadScales, const C: usize>(t: &mut PackedTile
     let (_, _, own_bytes) = t.form.scale_layout();
     unsafe {
         let sums = t.sums.as_mut_ptr();
-        let mut f: [__m512; C] =
-            std::array::from_fn(
-                |c| {
-                    if t.accumulate { _mm512_loadu_ps(sums.add(c * TILE)) } else { _mm512_setzero_ps() }
-                },
-            );
+        let mut f = [_mm512_setzero_ps(); 16];
+        // Written out for each column: only then do all accumulators stay in registers.
+        macro_rules! columns {
+            (|$c:ident| $body:expr) => {
+                columns!(@ $c $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+            };
+            (@ $c:ident $body:expr, $($number:literal)*) => {
+                $(if $number < C {
+                    const $c: usize = $number;
+                    $body
+                })*
+            };
+        }
+        if t.accumulate {
+            columns!(|COLUMN| f[COLUMN] = _mm512_loadu_ps(sums.add(COLUMN * TILE)));
+        }
         let mut record = t.columns.as_ptr();
         for g in t.groups.clone() {
             let (header, own) = t.form.offsets(g);
             let (header, own) = (t.tile.as_ptr().add(header), t.tile.as_ptr().add(own));
             let (scales, mins) = S::load(header, own);
             let w = Group { steps: L::load(own.add(own_bytes)), scales, mins };
-            let aux = record.add(C * 32);
-            for c in 0..C {
-                let q: *const i32 = record.add(c * 32).cast();
-                let start = |half: usize| match S::START {
-                    Some(array) => _mm512_set1_epi32(aux.cast::<i32>().add((array + half) * C + c).read_unaligned()),
-                    None => _mm512_setzero_si512(),
-                };
-                let dot = |acc, step: usize| {
-                    _mm512_dpbusd_epi32(acc, w.steps[step], _mm512_set1_epi32(q.add(step).read_unaligned()))
-                };
-                let value = |array: usize| _mm512_set1_ps(aux.cast::<f32>().add(array * C + c).read_unaligned());
-                let first = dot(dot(dot(dot(start(0), 0), 1), 2), 3);
-                let sum = if S::HALVES {
-                    let last = dot(dot(dot(dot(start(1), 4), 5), 6), 7);
-                    let sum = _mm512_mul_ps(_mm512_cvtepi32_ps(first), w.scales[0]);
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(last), w.scales[1], sum)
-                } else {
-                    let all = dot(dot(dot(dot(first, 4), 5), 6), 7);
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(all), w.scales[0])
-                };
-                f[c] = _mm512_fmadd_ps(sum, value(Aux::SCALE), f[c]);
-                if S::MINS {
-                    f[c] = _mm512_fnmadd_ps(w.mins, value(Aux::SUM), f[c]);
-                }
-            }
+            columns!(|COLUMN| f[COLUMN] = column::<S, C, COLUMN>(&w, record, f[COLUMN]));
             record = record.add(record_bytes(C));
         }
-        for (c, f) in f.iter().enumerate() {
-            _mm512_storeu_ps(sums.add(c * TILE), *f);
-        }
+        columns!(|COLUMN| _mm512_storeu_ps(sums.add(COLUMN * TILE), f[COLUMN]));
+    }
+}
+
+/// Adds one group of one column to its sums.
+#[inline(always)]
+unsafe fn column<S: LoadScales, const C: usize, const COLUMN: usize>(
+    w: &Group,
+    record: *const u8,
+    f: __m512,
+) -> __m512 {
+    unsafe {
+        let aux = record.add(C * 32);
+        let q: *const i32 = record.add(COLUMN * 32).cast();
+        let value = |array: usize| aux.cast::<i32>().add(array * C + COLUMN).read_unaligned();
+        let start = |half: usize| match S::START {
+            Some(array) => _mm512_set1_epi32(value(array + half)),
+            None => _mm512_setzero_si512(),
+        };
+        let dot =
+            |acc, step: usize| _mm512_dpbusd_epi32(acc, w.steps[step], _mm512_set1_epi32(q.add(step).read_unaligned()));
+        let float = |array: usize| _mm512_castsi512_ps(_mm512_set1_epi32(value(array)));
+        let first = dot(dot(dot(dot(start(0), 0), 1), 2), 3);
+        let sum = if S::HALVES {
+            let last = dot(dot(dot(dot(start(1), 4), 5), 6), 7);
+            let sum = _mm512_mul_ps(_mm512_cvtepi32_ps(first), w.scales[0]);
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(last), w.scales[1], sum)
+        } else {
+            let all = dot(dot(dot(dot(first, 4), 5), 6), 7);
+            _mm512_mul_ps(_mm512_cvtepi32_ps(all), w.scales[0])
+        };
+        let f = _mm512_fmadd_ps(sum, float(Aux::SCALE), f);
+        if S::MINS { _mm512_fnmadd_ps(w.mins, float(Aux::SUM), f) } else { f }
     }
 }
 
