@@ -48,6 +48,16 @@ impl Store {
         })
     }
 
+    fn writer(&mut self) -> Writer<'_> {
+        match self {
+            Self::F32(m) => Writer::F32(SharedMut::new(m)),
+            Self::F16(m) => Writer::F16(SharedMut::new(m)),
+            Self::Q8_0 { levels, scales } => {
+                Writer::Q8_0 { levels: SharedMut::new(levels), scales: SharedMut::new(scales) }
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::F32(m) => m.len() * 4,
@@ -64,7 +74,7 @@ pub(crate) fn kv_cache(spec: &KvSpec) -> Result<KvCache> {
     let mut bytes = 0usize;
     for shape in &spec.layers {
         let store = |dim: usize| {
-            if spec.dtype == KvType::Q8_0 && dim % GROUP != 0 {
+            if spec.dtype == KvType::Q8_0 && !dim.is_multiple_of(GROUP) {
                 let what = format_args!("heads of {dim} values cannot be cached in 8 bits: no multiple of {GROUP}");
                 return Err(argument(op, what));
             }
@@ -111,14 +121,7 @@ enum Writer<'a> {
 impl LayerKv {
     /// For [`LayerWriter::write`].
     pub(crate) fn writer(&mut self) -> LayerWriter<'_> {
-        let writer = |store| match store {
-            &mut Store::F32(ref mut m) => Writer::F32(SharedMut::new(m)),
-            &mut Store::F16(ref mut m) => Writer::F16(SharedMut::new(m)),
-            &mut Store::Q8_0 { ref mut levels, ref mut scales } => {
-                Writer::Q8_0 { levels: SharedMut::new(levels), scales: SharedMut::new(scales) }
-            }
-        };
-        LayerWriter { shape: self.shape, k: writer(&mut self.k), v: writer(&mut self.v) }
+        LayerWriter { shape: self.shape, k: self.k.writer(), v: self.v.writer() }
     }
 
     /// K of one head in one block as `f32 [k_dim, KV_BLOCK]`.

@@ -98,7 +98,7 @@ pub(crate) fn attend(
     require(op, same, "the cache was made for other heads")?;
     require(
         op,
-        args.n_kv_heads > 0 && args.n_heads > 0 && args.n_heads % args.n_kv_heads == 0,
+        args.n_kv_heads > 0 && args.n_heads > 0 && args.n_heads.is_multiple_of(args.n_kv_heads),
         "query heads are no multiple of K/V heads",
     )?;
     require(op, args.window != Some(0), "a window of no positions")?;

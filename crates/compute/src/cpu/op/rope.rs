@@ -16,7 +16,7 @@ impl<'a> RopeView<'a> {
     /// Checks a rotation of heads of `head_dim`.
     pub(crate) fn of(op: &'static str, rope: &'a Rope, head_dim: usize) -> Result<Self> {
         let n_dims = rope.n_dims;
-        let ok = n_dims % 2 == 0 && n_dims <= head_dim;
+        let ok = n_dims.is_multiple_of(2) && n_dims <= head_dim;
         require(op, ok, format_args!("cannot rotate {n_dims} of the {head_dim} elements of a head"))?;
         let frequencies = weight::vector(op, &rope.frequencies, n_dims / 2)?;
         Ok(Self { pairing: rope.pairing, n_dims, frequencies, magnitude: rope.magnitude })

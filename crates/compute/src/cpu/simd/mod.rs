@@ -78,6 +78,9 @@ impl std::fmt::Display for Isa {
     }
 }
 
+/// `(x, shift, scale, weight, bias, out)`.
+type Normalize = unsafe fn(&[f32], f32, f32, Option<&[f32]>, Option<&[f32]>, &mut [f32]);
+
 /// The functions of one instruction set.
 ///
 /// The pointers are `unsafe` because calling them on a machine without the instructions is undefined; [`Kernels::of`]
@@ -91,7 +94,7 @@ pub(crate) struct Kernels {
     softcap: unsafe fn(&mut [f32], f32),
     sigmoid: unsafe fn(&mut [f32]),
     activate: unsafe fn(Activation, &mut [f32], Option<&[f32]>),
-    normalize: unsafe fn(&[f32], f32, f32, Option<&[f32]>, Option<&[f32]>, &mut [f32]),
+    normalize: Normalize,
     multiply: unsafe fn(Tile<'_>),
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),

@@ -6,6 +6,11 @@
 //!
 //! What belongs here: loops over slices. What does not: threads, shapes of operations, intrinsics.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index runs over several arrays, which the compiler turns into registers"
+)]
+
 use crate::{
     Activation,
     cpu::{
@@ -95,7 +100,7 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
     let shifted = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = fma::<FMA>(n, -0.693_359_375, x);
+    let r = fma::<FMA>(n, -0.693_359_4, x);
     let r = fma::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
     for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.0e-1] {
@@ -159,7 +164,7 @@ fn erfc_abs<const FMA: bool>(x: f32) -> f32 {
     for c in [
         -0.822_152_2,
         1.488_515_9,
-        -1.135_203_98,
+        -1.135_204,
         0.278_868_07,
         -0.186_288_06,
         0.096_784_18,
@@ -179,7 +184,7 @@ pub(super) fn activate<const FMA: bool>(activation: Activation, x: &mut [f32], u
         Activation::Silu => map(x, up, |x| x / (1.0 + exp::<FMA>(-x))),
         // 0.5·x·(1 + tanh u) = x · sigmoid(2u)
         Activation::GeluTanh => map(x, up, |x| {
-            let u = 1.595_769_1 * fma::<FMA>(0.044_715 * x * x, x, x); // 2·√(2/π)
+            let u = 1.595_769 * fma::<FMA>(0.044_715 * x * x, x, x); // 2·√(2/π)
             x / (1.0 + exp::<FMA>(-u))
         }),
         Activation::Gelu => map(x, up, |x| {
@@ -240,7 +245,7 @@ impl Tile<'_> {
         let inside = |len: usize, rows: usize, stride: usize, width: usize| {
             rows == 0 || (width <= stride && (rows - 1) * stride + width <= len)
         };
-        self.n_cols % LANES == 0
+        self.n_cols.is_multiple_of(LANES)
             && inside(self.a.len(), self.n_rows, self.a_stride, self.n_inner)
             && inside(self.b.len(), self.n_inner, self.b_stride, self.n_cols)
             && inside(self.c.len(), self.n_rows, self.c_stride, self.n_cols)
