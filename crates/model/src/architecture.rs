@@ -35,7 +35,15 @@ pub struct Architecture {
     pub name: &'static str,
     /// The models that people know it by.
     pub models: &'static str,
-    /// Which elements of a head RoPE pairs, in the weight order of GGUF.
+    /// Its names as `model_type` in files of Hugging Face's convention.
+    pub model_types: &'static [&'static str],
+    /// Tensors of a layer that this convention names otherwise than Llama's: the house's name and its own.
+    pub renamed: &'static [(&'static str, &'static str)],
+    /// Norm weights of this convention are stored less one.
+    pub norms_less_one: bool,
+    /// Numbers that such files may leave out, by the house's key; flags are 0 or 1.
+    pub config_defaults: &'static [(&'static str, f64)],
+    /// Which elements of a head RoPE pairs, in the weight order of GGUF; halves in that of Hugging Face.
     pub pairing: RopePairing,
     /// Every n-th layer has no RoPE.
     pub no_rope_every: Option<usize>,
@@ -68,6 +76,18 @@ impl Architecture {
             name: name.chars().take(64).collect(),
             nearest: nearest(name),
             supported: Self::all().iter().map(|a| a.name).collect(),
+        })
+    }
+
+    /// The record for a `model_type`, or for a class named after one. Error: unknown, naming the nearest and all known.
+    pub fn find_model_type(name: &str) -> Result<&'static Architecture> {
+        let plain = |name: &str| name.replace('_', "").to_lowercase();
+        let wanted = plain(name);
+        let found = ARCHITECTURES.iter().copied().find(|a| a.model_types.iter().any(|known| plain(known) == wanted));
+        found.ok_or_else(|| Error::UnknownModelType {
+            name: name.chars().take(64).collect(),
+            nearest: nearest(name),
+            supported: Self::all().iter().flat_map(|a| a.model_types).copied().collect(),
         })
     }
 
@@ -118,6 +138,10 @@ mod tests {
         for a in Architecture::all() {
             assert_eq!(Architecture::find(a.name).unwrap(), *a);
             assert_eq!(Architecture::all().iter().filter(|b| b.name == a.name).count(), 1, "{}", a.name);
+            for model_type in a.model_types {
+                assert_eq!(Architecture::find_model_type(model_type).unwrap(), *a, "{model_type}");
+            }
+            assert!(!a.model_types.is_empty(), "{}", a.name);
         }
     }
 
@@ -136,6 +160,20 @@ mod tests {
         check("qwen2moe", &["qwen3moe"]);
         check("bert", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn model_types_and_classes() {
+        #[track_caller]
+        fn check(name: &str, expected: &str) {
+            assert_eq!(Architecture::find_model_type(name).unwrap().name, expected);
+        }
+        check("qwen3_moe", "qwen3moe");
+        check("Qwen3Moe", "qwen3moe");
+        check("mixtral", "llama");
+        check("gemma3_text", "gemma3");
+        let error = Architecture::find_model_type("lama").unwrap_err().to_string();
+        assert!(error.contains("model_type") && error.contains("close to it is llama"), "{error}");
     }
 
     #[test]

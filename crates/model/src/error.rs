@@ -16,6 +16,16 @@ pub enum Error {
         /// All supported names.
         supported: Vec<&'static str>,
     },
+    /// A `model_type` that no record here has.
+    #[error("the model_type {name:?} is not supported; {}supported are {}", nearest_words(nearest), supported.join(", "))]
+    UnknownModelType {
+        /// What the file calls itself.
+        name: String,
+        /// Supported families spelled much like it, best first.
+        nearest: Vec<&'static str>,
+        /// All supported names.
+        supported: Vec<&'static str>,
+    },
     /// A number or name that the file does not have and the model cannot do without.
     #[error("the metadata key {key} is missing")]
     MissingKey {

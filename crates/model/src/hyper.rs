@@ -1,12 +1,16 @@
 //! The numbers of a model: read from the metadata, completed by the family's record, validated here and nowhere else.
 //!
 //! What belongs here: every key the model needs, its limits and its defaults. What does not: RoPE's keys (`rope.rs`, called
-//! from here) and the shapes of tensors (`load.rs`, derived from these numbers). Keys are those of the GGUF specification.
+//! from here), how a file spells a key (`convention.rs`), and the shapes of tensors (`load.rs`, derived from these
+//! numbers). Keys are those of the GGUF specification, and beside them those that only `hugging_face.rs` has names for.
 
 use crate::architecture::{NormPlaces, WindowPattern};
+use crate::convention::{Convention, Names};
+use crate::hugging_face;
+use crate::keys::Keys;
 use crate::rope::RopeParams;
 use crate::{Architecture, Error, Result};
-use checkpoint::{Checkpoint, Metadata, Value, ValueType};
+use checkpoint::Checkpoint;
 use compute::RouterRule;
 
 /// Layers at most.
@@ -107,26 +111,26 @@ pub struct HyperParams {
     pub logit_scale: f32,
     /// Soft-cap of the logits.
     pub logit_softcap: Option<f32>,
+    /// Whether the embedding is the output matrix too, whatever else the file holds; none: it is when there is no other.
+    pub tied_embeddings: Option<bool>,
 }
 
 impl HyperParams {
     /// Reads and validates them. Errors name the key, or the tensor that a vocabulary-only file lacks.
     pub fn read(checkpoint: &Checkpoint) -> Result<HyperParams> {
-        let name = checkpoint
-            .metadata()
-            .str("general.architecture")?
-            .ok_or_else(|| Error::MissingKey { key: "general.architecture".to_owned() })?;
-        let architecture = Architecture::find(name)?;
-        let keys = Keys { metadata: checkpoint.metadata(), prefix: architecture.name };
+        let keys = Keys::new(checkpoint.metadata())?;
+        let architecture = keys.architecture();
+        refuse_what_is_not_built(&keys)?;
         let width = keys.required("embedding_length", MAX_WIDTH)?;
         let n_layers = keys.required("block_count", MAX_LAYERS)?;
-        let n_vocab = n_vocab(checkpoint, width)?;
+        let n_vocab = n_vocab(checkpoint, &keys, width)?;
         let context_length = keys.required("context_length", MAX_CONTEXT)?;
         let layers = layers(&keys, architecture, n_layers, width)?;
         let first = layers.first().ok_or_else(|| keys.bad("block_count", "0", "a model has layers"))?;
-        let scale_width = match architecture.width_scaled_queries_at {
-            Some(n) if n == n_layers => width as f32 / first.n_heads as f32,
-            _ => first.head_dim as f32,
+        let scale_width = match keys.factor("attention.scale_divisor_squared")? {
+            Some(given) => given,
+            None if architecture.width_scaled_queries_at == Some(n_layers) => width as f32 / first.n_heads as f32,
+            None => first.head_dim as f32,
         };
         let logit_scale = keys.factor("logit_scale")?.unwrap_or(1.0);
         Ok(HyperParams {
@@ -137,17 +141,18 @@ impl HyperParams {
             n_layers,
             experts: experts(&keys)?,
             norm_eps: norm_eps(&keys)?,
-            rope: RopeParams::read(&keys, first.head_dim, context_length, architecture.default_local_rope_base)?,
+            rope: RopeParams::read(&keys, first.head_dim, context_length)?,
             embedding_scale: match keys.factor("embedding_scale")? {
                 Some(scale) => scale,
                 None if architecture.root_width_embedding => (width as f32).sqrt(),
                 None => 1.0,
             },
             attention_scale: keys.factor("attention.scale")?.unwrap_or(1.0 / scale_width.sqrt()),
-            attention_softcap: keys.factor("attn_logit_softcapping")?.or(architecture.default_attention_softcap),
+            attention_softcap: keys.factor_or("attn_logit_softcapping", architecture.default_attention_softcap)?,
             residual_scale: keys.factor("residual_scale")?.unwrap_or(1.0),
             logit_scale: if architecture.logit_scale_divides { 1.0 / logit_scale } else { logit_scale },
-            logit_softcap: keys.factor("final_logit_softcapping")?.or(architecture.default_logit_softcap),
+            logit_softcap: keys.factor_or("final_logit_softcapping", architecture.default_logit_softcap)?,
+            tied_embeddings: keys.flag("tied_embeddings")?,
             layers,
         })
     }
@@ -163,17 +168,40 @@ impl HyperParams {
     }
 }
 
+/// What a file may ask for and would silently get wrong.
+fn refuse_what_is_not_built(keys: &Keys<'_>) -> Result<()> {
+    if keys.has("quantization") {
+        let how = keys.word("quantization").ok().flatten().map(|how| format!(" by {how:?}")).unwrap_or_default();
+        let how: String = how.chars().take(64).collect();
+        return Err(Error::Unsupported { what: format!("a model quantized{how} ({})", keys.full("quantization")) });
+    }
+    let Some(name) = keys.word("activation")? else { return Ok(()) };
+    if hugging_face::activation(name) == Some(keys.architecture().activation) {
+        return Ok(());
+    }
+    let name: String = name.chars().take(64).collect();
+    Err(Error::Unsupported { what: format!("the activation {name:?} ({}) in this family", keys.full("activation")) })
+}
+
 /// Rows of the embedding, whose other dimension must be the width.
-fn n_vocab(checkpoint: &Checkpoint, width: usize) -> Result<usize> {
+fn n_vocab(checkpoint: &Checkpoint, keys: &Keys<'_>, width: usize) -> Result<usize> {
+    let names = Names::new(checkpoint, keys.convention, keys.architecture());
     let name = "token_embd.weight";
     let hint = if checkpoint.tensors().is_empty() { "the file holds a vocabulary and no model" } else { "" };
-    let info = checkpoint.tensor(name).ok_or(Error::MissingTensor { name: name.to_owned(), hint })?;
+    let info = names.find(name).ok_or_else(|| Error::MissingTensor { name: names.spelled(name), hint })?;
+    let wanted = match keys.convention {
+        Convention::House => None,
+        Convention::HuggingFace => keys.count("vocab_rows", MAX_VOCAB)?,
+    };
     match *info.shape.dims() {
-        [n_vocab, w] if w == width && (1..=MAX_VOCAB).contains(&n_vocab) => Ok(n_vocab),
+        [n, w] if w == width && (1..=MAX_VOCAB).contains(&n) && wanted.is_none_or(|wanted| wanted == n) => Ok(n),
         _ => Err(Error::TensorShape {
-            name: name.to_owned(),
+            name: info.name.clone(),
             found: info.shape.to_string(),
-            expected: format!("[1 to {MAX_VOCAB}, {width}]"),
+            expected: match wanted {
+                Some(wanted) => format!("[{wanted}, {width}]"),
+                None => format!("[1 to {MAX_VOCAB}, {width}]"),
+            },
         }),
     }
 }
@@ -201,6 +229,8 @@ fn layers(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize, width: 
         None => return Err(keys.missing("feed_forward_length")),
     };
     let windows = windows(keys, architecture, n_layers)?;
+    let rotating = keys.list("rope.layers", n_layers)?;
+    let none_every = keys.count("rope.none_every", MAX_LAYERS)?.or(architecture.no_rope_every);
     let mut layers = Vec::with_capacity(n_layers);
     for (i, (((n_heads, n_kv_heads), n_ff), (window, local))) in
         n_heads.into_iter().zip(n_kv_heads).zip(n_ff).zip(windows).enumerate()
@@ -215,36 +245,48 @@ fn layers(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize, width: 
                 &format!("that many heads of {head_dim} are too wide"),
             ));
         }
-        let rotates = architecture.no_rope_every.is_none_or(|every| (i + 1) % every != 0);
+        let rotates = match &rotating {
+            Some(flags) => flags.get(i).is_none_or(|&flag| flag != 0),
+            None => none_every.is_none_or(|every| (i + 1) % every != 0),
+        };
         layers.push(LayerParams { n_heads, n_kv_heads, head_dim, v_head_dim, n_ff, window, local, rotates });
     }
     Ok(layers)
 }
 
-/// Window of each layer, and whether it is local.
+/// Window of each layer, and whether it is local. Only families whose windowed layers are among others have local ones.
 fn windows(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize) -> Result<Vec<(Option<usize>, bool)>> {
     let window = match keys.count_or_zero("attention.sliding_window", MAX_CONTEXT)? {
         Some(0) => None,
         given => given.or(architecture.default_window),
     };
-    let Some(window) = window else { return Ok(vec![(None, false); n_layers]) };
+    let is_on = keys.flag("attention.sliding_window_on")?.unwrap_or(true);
+    let Some(window) = window.filter(|_| is_on) else { return Ok(vec![(None, false); n_layers]) };
+    let local = architecture.window_pattern != WindowPattern::Every;
+    let of = |windowed: bool| if windowed { (Some(window), local) } else { (None, false) };
+    if let Some(types) = keys.words("attention.layer_types", n_layers)? {
+        let windowed = types.iter().map(|name| {
+            hugging_face::is_windowed(name).map(of).ok_or_else(|| {
+                let (name, key): (String, _) = (name.chars().take(64).collect(), keys.full("attention.layer_types"));
+                Error::Unsupported { what: format!("a layer of the type {name:?} ({key})") }
+            })
+        });
+        return windowed.collect();
+    }
     let pattern_key = "attention.sliding_window_pattern";
     let pattern = match keys.list(pattern_key, n_layers)? {
-        Some(flags) => {
-            return Ok(flags.iter().map(|&f| if f != 0 { (Some(window), true) } else { (None, false) }).collect());
-        }
+        Some(flags) => return Ok(flags.iter().map(|&flag| of(flag != 0)).collect()),
         None => match keys.count(pattern_key, MAX_LAYERS)? {
             Some(period) => WindowPattern::AllButLastOf(period),
             None => architecture.window_pattern,
         },
     };
-    Ok((0..n_layers)
-        .map(|i| match pattern {
-            WindowPattern::Every => (Some(window), false),
-            WindowPattern::AllButLastOf(period) if (i + 1) % period != 0 => (Some(window), true),
-            WindowPattern::AllButLastOf(_) => (None, false),
-        })
-        .collect())
+    let first = keys.count_or_zero("attention.sliding_window_from", usize::MAX)?.unwrap_or(0);
+    let windowed = (0..n_layers).map(|i| match pattern {
+        WindowPattern::Every => i >= first,
+        WindowPattern::AllButLastOf(period) => (i + 1) % period != 0,
+    });
+    Ok(windowed.map(of).collect())
 }
 
 fn experts(keys: &Keys<'_>) -> Result<Option<ExpertParams>> {
@@ -273,99 +315,11 @@ fn experts(keys: &Keys<'_>) -> Result<Option<ExpertParams>> {
             return Err(Error::Unsupported { what: format!("{what} ({})", keys.full(key)) });
         }
     }
-    let normalize = keys.metadata.bool(&keys.full("expert_weights_norm"))?.unwrap_or(true);
+    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(true);
     let scale = keys.factor("expert_weights_scale")?.unwrap_or(1.0);
     Ok(Some(ExpertParams {
         n_experts,
         n_ff,
         rule: RouterRule { n_used, sigmoid, softmax_after_choice, normalize, scale },
     }))
-}
-
-/// The keys of one architecture.
-pub(crate) struct Keys<'a> {
-    pub(crate) metadata: &'a Metadata,
-    pub(crate) prefix: &'static str,
-}
-
-impl Keys<'_> {
-    /// The key as the file spells it.
-    pub(crate) fn full(&self, key: &str) -> String {
-        format!("{}.{key}", self.prefix)
-    }
-
-    pub(crate) fn missing(&self, key: &str) -> Error {
-        Error::MissingKey { key: self.full(key) }
-    }
-
-    pub(crate) fn bad(&self, key: &str, value: impl ToString, why: &str) -> Error {
-        Error::BadKey { key: self.full(key), value: value.to_string(), why: why.to_owned() }
-    }
-
-    /// A count from 1 to `max` that must be there.
-    pub(crate) fn required(&self, key: &str, max: usize) -> Result<usize> {
-        self.count(key, max)?.ok_or_else(|| self.missing(key))
-    }
-
-    /// A count from 1 to `max`.
-    pub(crate) fn count(&self, key: &str, max: usize) -> Result<Option<usize>> {
-        match self.count_or_zero(key, max)? {
-            Some(0) => Err(self.bad(key, 0, "it must be at least 1")),
-            other => Ok(other),
-        }
-    }
-
-    /// A count from 0 to `max`.
-    pub(crate) fn count_or_zero(&self, key: &str, max: usize) -> Result<Option<usize>> {
-        let Some(value) = self.metadata.u64(&self.full(key))? else { return Ok(None) };
-        match usize::try_from(value) {
-            Ok(n) if n <= max => Ok(Some(n)),
-            _ => Err(self.bad(key, value, &format!("it must be at most {max}"))),
-        }
-    }
-
-    /// A count from `min` to `max` for each layer: one number for all, or a list of them.
-    fn per_layer(&self, key: &str, n_layers: usize, min: usize, max: usize) -> Result<Option<Vec<usize>>> {
-        let Some(values) = self.list(key, n_layers)? else {
-            return match self.count_or_zero(key, max)? {
-                Some(n) if n < min => Err(self.bad(key, n, &format!("it must be at least {min}"))),
-                one => Ok(one.map(|n| vec![n; n_layers])),
-            };
-        };
-        let in_range = |v: u64| usize::try_from(v).ok().filter(|n| (min..=max).contains(n));
-        let counts = values
-            .iter()
-            .map(|&v| in_range(v).ok_or_else(|| self.bad(key, v, &format!("each must be from {min} to {max}"))));
-        counts.collect::<Result<_>>().map(Some)
-    }
-
-    /// One number or flag per layer; none when the key is absent or a single value.
-    fn list(&self, key: &str, n_layers: usize) -> Result<Option<Vec<u64>>> {
-        let full = self.full(key);
-        let Some(Value::Array(array)) = self.metadata.get(&full) else { return Ok(None) };
-        if array.len() != n_layers {
-            return Err(self.bad(key, format!("{} long", array.len()), &format!("there are {n_layers} layers")));
-        }
-        Ok(match array.element_type() {
-            ValueType::Bool => self.metadata.bool_array(&full)?.map(|flags| flags.into_iter().map(u64::from).collect()),
-            _ => self.metadata.u32_array(&full)?.map(|counts| counts.into_iter().map(u64::from).collect()),
-        })
-    }
-
-    /// A finite number.
-    pub(crate) fn float(&self, key: &str) -> Result<Option<f32>> {
-        match self.metadata.f32(&self.full(key))? {
-            Some(x) if !x.is_finite() => Err(self.bad(key, x, "it must be finite")),
-            other => Ok(other),
-        }
-    }
-
-    /// A finite number above 0; 0 in the file means that there is none.
-    pub(crate) fn factor(&self, key: &str) -> Result<Option<f32>> {
-        match self.float(key)? {
-            // The reciprocal of a subnormal may be infinite.
-            Some(x) if x < 0.0 || x.is_subnormal() => Err(self.bad(key, x, "it must be positive")),
-            other => Ok(other.filter(|&x| x > 0.0)),
-        }
-    }
 }

@@ -3,17 +3,20 @@
 //! What belongs here: families as records, the numbers of a model and their validation, the memory plan, loading, the
 //! forward pass. What does not: file formats, kernels, tokens and templates, scheduling and sampling.
 //!
-//! Floor 2: imports only `tensor`, `checkpoint` and `compute`. Knows GGUF's tensor names and weight conventions, but no
-//! file format and no device by name.
+//! Floor 2: imports only `tensor`, `checkpoint` and `compute`. Knows the names and weight conventions of GGUF and of
+//! Hugging Face, told by the metadata, but no file format and no device by name.
 #![forbid(unsafe_code)]
 
 mod arch;
 mod architecture;
 mod batch;
 mod cache;
+mod convention;
 mod decoder;
 mod error;
+mod hugging_face;
 mod hyper;
+mod keys;
 mod load;
 mod plan;
 mod rope;

@@ -1,9 +1,12 @@
-//! Tensors by their GGUF names, checked against the numbers, brought to the device.
+//! Tensors by the house's names, checked against the numbers, brought to the device.
 //!
-//! What belongs here: names, expected shapes, optional parts (told by presence), fused tensors split by rows, progress.
-//! What does not: what the tensors are used for (`decoder.rs`), their bytes (`checkpoint`), their layout (`compute`).
+//! What belongs here: expected shapes, optional parts (told by presence), fused tensors split by rows, pieces joined,
+//! progress. What does not: how a file spells a name (`convention.rs`), what the tensors are used for (`decoder.rs`), their
+//! bytes (`checkpoint`), their layout (`compute`).
 
+use crate::convention::{Convention, Names};
 use crate::hyper::{HyperParams, LayerParams};
+use crate::keys::Keys;
 use crate::rope::RopeScaling;
 use crate::weights::{Block, FeedForwardWeights, Weights};
 use crate::{Error, Result};
@@ -11,11 +14,7 @@ use checkpoint::Checkpoint;
 use compute::{Device, Norm, NormKind, Projection, Rope, Weight, WeightUse};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use tensor::{HostTensor, Shape};
-
-/// Tensors outside what any family here uses that change nothing: copies of RoPE's numbers, and other modalities.
-const HARMLESS_PREFIXES: &[&str] = &["v.", "a.", "mm."];
-const HARMLESS_SUFFIXES: &[&str] = &[".rope_freqs.weight", ".attn_rot_embd.weight"];
+use tensor::{HostTensor, Shape, SharedBytes};
 
 /// How to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +60,10 @@ pub(crate) fn load(
     progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
 ) -> Result<Loaded> {
     let total_bytes = checkpoint.tensors().iter().fold(0u64, |sum, t| sum.saturating_add(t.bytes));
+    let (convention, architecture) = Convention::of(checkpoint.metadata())?;
     let mut loader = Loader {
         checkpoint,
+        names: Names::new(checkpoint, convention, architecture),
         device,
         hyper,
         progress,
@@ -80,6 +81,7 @@ pub(crate) fn load(
 
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
+    names: Names<'a>,
     device: &'a dyn Device,
     hyper: &'a HyperParams,
     progress: &'a mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
@@ -92,7 +94,11 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn weights(&mut self, options: &LoadOptions) -> Result<Weights> {
         let (width, n_vocab) = (self.hyper.width, self.hyper.n_vocab);
-        let tied = !self.has("output.weight");
+        let tied = self.hyper.tied_embeddings.unwrap_or(!self.has("output.weight"));
+        if tied {
+            // A copy of the embedding, where there is one.
+            self.used.insert(self.names.spelled("output.weight"));
+        }
         let usage = if tied { WeightUse::Matrix } else { WeightUse::Table };
         let embedding = self.weight("token_embd.weight", &[n_vocab, width], usage)?;
         let rope = self.rope(options)?;
@@ -162,8 +168,8 @@ impl Loader<'_> {
             });
         }
         if n_ff == 0 {
-            let key = format!("{}.feed_forward_length", self.hyper.architecture.name);
-            return Err(Error::BadKey { key, value: "0".to_owned(), why: format!("layer {i} is dense") });
+            let keys = Keys::new(self.checkpoint.metadata())?;
+            return Err(keys.bad("feed_forward_length", 0, &format!("layer {i} is dense")));
         }
         let [gate, up] = if self.has(&name("ffn_gate.weight")) {
             [self.projection(&name("ffn_gate"), &[n_ff, width])?, self.projection(&name("ffn_up"), &[n_ff, width])?]
@@ -179,15 +185,18 @@ impl Loader<'_> {
         let params = &self.hyper.rope;
         let context_length = options.context_length.unwrap_or(self.hyper.context_length);
         let (short, long) = ("rope_factors_short.weight", "rope_factors_long.weight");
-        let divisors = if self.has("rope_freqs.weight") {
+        let is_long = context_length > params.original_context;
+        let divisors = if let Some([short, long]) = &params.divisors {
+            Some(if is_long { long.clone() } else { short.clone() })
+        } else if self.has("rope_freqs.weight") {
             Some(self.rope_divisors("rope_freqs.weight")?)
         } else if params.scaling == RopeScaling::LongRope || self.has(short) || self.has(long) {
             self.used.extend([short, long].map(str::to_owned));
-            Some(self.rope_divisors(if context_length > params.original_context { long } else { short })?)
+            Some(self.rope_divisors(if is_long { long } else { short })?)
         } else {
             None
         };
-        let frequencies = params.frequencies(divisors.as_deref());
+        let frequencies = params.frequencies(divisors.as_deref(), context_length);
         self.rope_of(&frequencies, params.magnitude())
     }
 
@@ -210,20 +219,29 @@ impl Loader<'_> {
         if !magnitude.is_finite() || frequencies.iter().any(|f| !f.is_finite()) {
             return Err(Error::Unsupported { what: "RoPE scaling with numbers this extreme".to_owned() });
         }
-        let (pairing, n_dims) = (self.hyper.architecture.pairing, self.hyper.rope.n_dims);
+        let (pairing, n_dims) = (self.hyper.rope.pairing, self.hyper.rope.n_dims);
         Ok(Rope { pairing, n_dims, frequencies: self.made_vector("rope frequencies", frequencies)?, magnitude })
     }
 
     /// A norm over the whole width; its shift where the file has one.
     fn norm(&mut self, base: &str, width: usize) -> Result<Norm> {
-        let weight = Some(self.weight(&format!("{base}.weight"), &[width], WeightUse::Vector)?);
+        let name = format!("{base}.weight");
+        let offset = self.names.norm_offset();
+        let weight = if offset == 0.0 {
+            self.weight(&name, &[width], WeightUse::Vector)?
+        } else {
+            let tensor = self.fetch(&name, &[width])?;
+            let mut values = tensor.to_f32().map_err(|e| in_tensor(&name, e))?;
+            values.iter_mut().for_each(|v| *v += offset);
+            self.made_vector(&name, &values)?
+        };
         let bias = self.bias(&format!("{base}.bias"), width)?;
-        Ok(Norm { kind: NormKind::Rms, weight, bias, eps: self.hyper.norm_eps })
+        Ok(Norm { kind: NormKind::Rms, weight: Some(weight), bias, eps: self.hyper.norm_eps })
     }
 
     /// A norm of query or key heads, if there is one: each by itself or all at once, as its shape tells.
     fn head_norm(&mut self, base: &str, head_dim: usize, n_heads: usize) -> Result<Option<Norm>> {
-        let Some(info) = self.checkpoint.tensor(&format!("{base}.weight")) else { return Ok(None) };
+        let Some(info) = self.names.find(&format!("{base}.weight")) else { return Ok(None) };
         let width = if info.shape.elements() == head_dim { head_dim } else { n_heads * head_dim };
         self.norm(base, width).map(Some)
     }
@@ -234,13 +252,42 @@ impl Loader<'_> {
     }
 
     fn expert_stack(&mut self, base: &str, shape: &[usize; 3]) -> Result<Projection> {
-        let weight = self.weight(&format!("{base}.weight"), shape, WeightUse::Experts)?;
+        let name = format!("{base}.weight");
+        let weight = match self.names.pieces(&name, shape[0]) {
+            Some(pieces) => {
+                let whole = self.joined(&name, &pieces, shape)?;
+                self.upload(&whole, WeightUse::Experts, false)?
+            }
+            None => self.weight(&name, shape, WeightUse::Experts)?,
+        };
         let bias_name = format!("{base}.bias");
         let bias = match self.has(&bias_name) {
             true => Some(self.weight(&bias_name, &shape[..2], WeightUse::Vector)?),
             false => None,
         };
         Ok(Projection { weight, bias })
+    }
+
+    /// One tensor made of those that the file calls `pieces`, one after another along the first dimension of `shape`.
+    fn joined(&mut self, name: &str, pieces: &[String], shape: &[usize; 3]) -> Result<HostTensor> {
+        let overflow = || Error::Overflow { what: name.to_owned() };
+        let sizes = pieces.iter().map(|piece| self.checkpoint.tensor(piece).map_or(0, |info| info.bytes));
+        let n_bytes = sizes.fold(0u64, u64::saturating_add);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(usize::try_from(n_bytes).map_err(|_| overflow())?).map_err(|_| overflow())?;
+        let mut dtype = None;
+        for piece in pieces {
+            let tensor = self.fetch_spelled(piece, &shape[1..])?;
+            let first = *dtype.get_or_insert(tensor.dtype());
+            if first != tensor.dtype() {
+                let what = format!("{piece} in another type ({}) than its siblings ({first})", tensor.dtype());
+                return Err(Error::Unsupported { what });
+            }
+            bytes.extend_from_slice(tensor.bytes());
+            self.checkpoint.release(&tensor);
+        }
+        let (dtype, shape) = (dtype.ok_or_else(overflow)?, Shape::new(shape).ok_or_else(overflow)?);
+        HostTensor::new(name, dtype, shape, SharedBytes::from_vec(bytes)).map_err(|e| in_tensor(name, e))
     }
 
     /// Several matrices stored as one, and their biases.
@@ -258,7 +305,7 @@ impl Loader<'_> {
         for n in n_out {
             let name = format!("{weight_name}[{start}..{}]", start + n);
             let part = whole.rows(name, start..start + n).map_err(|e| in_tensor(&weight_name, e))?;
-            let weight = self.upload(&part, WeightUse::Matrix)?;
+            let weight = self.upload(&part, WeightUse::Matrix, true)?;
             mapped |= weight.is_mapped();
             let bias = match bias.as_ref().and_then(|b| b.get(start..start + n)) {
                 Some(values) => Some(self.made_vector(&bias_name, values)?),
@@ -279,7 +326,7 @@ impl Loader<'_> {
 
     fn weight(&mut self, name: &str, shape: &[usize], usage: WeightUse) -> Result<Weight> {
         let tensor = self.fetch(name, shape)?;
-        let weight = self.upload(&tensor, usage)?;
+        let weight = self.upload(&tensor, usage, true)?;
         if !weight.is_mapped() {
             self.checkpoint.release(&tensor);
         }
@@ -296,10 +343,11 @@ impl Loader<'_> {
         Ok(weight)
     }
 
-    fn upload(&mut self, tensor: &HostTensor, usage: WeightUse) -> Result<Weight> {
+    /// Brings a tensor to the device; `in_file` says whether its bytes are the file's.
+    fn upload(&mut self, tensor: &HostTensor, usage: WeightUse, in_file: bool) -> Result<Weight> {
         let weight = self.device.upload(tensor, usage)?;
         self.resident_bytes += weight.resident_bytes() as u64;
-        if weight.is_mapped() {
+        if in_file && weight.is_mapped() {
             self.mapped_bytes += weight.resident_bytes() as u64;
         }
         self.report(self.at.done_bytes.saturating_add(tensor.bytes().len() as u64))?;
@@ -315,10 +363,15 @@ impl Loader<'_> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.checkpoint.tensor(name).is_some()
+        self.names.find(name).is_some()
     }
 
     fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
+        self.fetch_spelled(&self.names.spelled(name), shape)
+    }
+
+    /// The tensor that the file calls `name`.
+    fn fetch_spelled(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         let missing = || Error::MissingTensor { name: name.to_owned(), hint: "" };
         let info = self.checkpoint.tensor(name).ok_or_else(missing)?;
         if info.shape.dims() != shape {
@@ -333,9 +386,7 @@ impl Loader<'_> {
     fn unused(&self) -> Result<Vec<String>> {
         let names = self.checkpoint.tensors().iter().map(|t| t.name.as_str()).filter(|n| !self.used.contains(*n));
         let (unused, unplaced): (Vec<&str>, Vec<&str>) = names.partition(|name| {
-            HARMLESS_PREFIXES.iter().any(|p| name.starts_with(p))
-                || HARMLESS_SUFFIXES.iter().any(|s| name.ends_with(s))
-                || layer_of(name).is_some_and(|layer| layer >= self.hyper.n_layers)
+            self.names.is_harmless(name) || self.names.layer_of(name).is_some_and(|layer| layer >= self.hyper.n_layers)
         });
         match unplaced.first() {
             Some(first) => Err(Error::UnplacedTensors {
@@ -346,11 +397,6 @@ impl Loader<'_> {
             None => Ok(unused.into_iter().map(str::to_owned).collect()),
         }
     }
-}
-
-/// The layer that a tensor belongs to.
-fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
 }
 
 fn in_tensor(name: &str, source: tensor::Error) -> Error {

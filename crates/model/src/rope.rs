@@ -1,22 +1,41 @@
 //! Rotary position embedding (Su et al. 2021): its numbers, and the frequencies with every kind of scaling folded in.
 //!
-//! Linear (Chen et al. 2023), YaRN (Peng et al. 2023), Llama 3 and LongRoPE (Ding et al. 2024; both as a tensor of
-//! divisors in the file). Frequencies are computed in double precision and rounded once.
+//! Linear (Chen et al. 2023), dynamic (bloc97 2023), YaRN (Peng et al. 2023), bands (Dubey et al. 2024, Llama 3) and
+//! LongRoPE (Ding et al. 2024). The last two may also come as a tensor of divisors. Frequencies are computed in double
+//! precision and rounded once.
 
-use crate::hyper::Keys;
+use crate::convention::Convention;
+use crate::hugging_face;
+use crate::keys::Keys;
 use crate::{Error, Result};
+use compute::RopePairing;
 
 /// How positions beyond the trained ones are squeezed in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not by number (tensors may still divide the frequencies).
     None,
-    /// Each frequency divided by its own number, from one of two tensors chosen by the size of the context.
+    /// Each frequency divided by its own number, from one of two lists chosen by the size of the context.
     LongRope,
     /// All frequencies divided by `factor`.
     Linear {
         /// The divisor, above 0.
         factor: f64,
+    },
+    /// The base raised as far as a context beyond the original one needs.
+    Dynamic {
+        /// How fast, above 0.
+        factor: f64,
+    },
+    /// Pairs that turn less than `low` times within the original context divided by `factor`, those that turn more than
+    /// `high` times kept, a ramp between.
+    Bands {
+        /// The divisor, above 0.
+        factor: f64,
+        /// Turns at the lower end of the ramp.
+        low: f64,
+        /// Turns at its upper end, above `low`.
+        high: f64,
     },
     /// YaRN: slow pairs divided by `factor`, fast ones kept, a ramp between.
     Yarn {
@@ -26,12 +45,16 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Turns up to which a pair counts as slow.
         beta_slow: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        truncate: bool,
     },
 }
 
 /// The numbers of RoPE.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeParams {
+    /// Which elements of a head are a pair, in the order of the file's weights.
+    pub pairing: RopePairing,
     /// Leading elements of a head that rotate; even, at most the head's width.
     pub n_dims: usize,
     /// The base of the frequencies.
@@ -44,20 +67,25 @@ pub struct RopeParams {
     pub attention_factor: f64,
     /// Positions of the first training, before any extension.
     pub original_context: usize,
+    /// LongRoPE's divisors for contexts up to the original one and beyond, where they are numbers and not tensors.
+    pub divisors: Option<[Vec<f32>; 2]>,
 }
 
 impl RopeParams {
     /// Reads and validates the keys `rope.*`.
-    pub(crate) fn read(
-        keys: &Keys<'_>,
-        head_dim: usize,
-        context_length: usize,
-        default_local_base: Option<f64>,
-    ) -> Result<RopeParams> {
+    pub(crate) fn read(keys: &Keys<'_>, head_dim: usize, context_length: usize) -> Result<RopeParams> {
         let dims_key = "rope.dimension_count";
-        let n_dims = keys.count(dims_key, usize::MAX)?.unwrap_or(head_dim);
-        if n_dims % 2 != 0 || n_dims > head_dim {
-            return Err(keys.bad(dims_key, n_dims, &format!("it must be even and at most {head_dim}, a head's width")));
+        let n_dims = match (keys.count(dims_key, usize::MAX)?, keys.factor("rope.dimension_fraction")?) {
+            (Some(n_dims), _) => n_dims,
+            (None, Some(fraction)) => (head_dim as f64 * f64::from(fraction)) as usize,
+            (None, None) => head_dim,
+        };
+        if n_dims % 2 != 0 || n_dims == 0 || n_dims > head_dim {
+            let named = [dims_key, "rope.dimension_fraction"].into_iter().find(|key| keys.has(key));
+            let key = named.unwrap_or("attention.key_length");
+            let why =
+                format!("of {head_dim} elements of a head {n_dims} rotate, which must be even and at most as many");
+            return Err(keys.bad(key, n_dims, &why));
         }
         let base = |key: &str| -> Result<Option<f64>> {
             match keys.float(key)? {
@@ -66,34 +94,65 @@ impl RopeParams {
             }
         };
         let original_key = "rope.scaling.original_context_length";
+        let original_context = keys.count(original_key, usize::MAX)?;
+        let scaling = scaling(keys)?;
+        let attention_factor = attention_factor(keys, scaling, context_length, original_context)?;
+        let divisors = match scaling {
+            RopeScaling::LongRope => divisors(keys, n_dims / 2)?,
+            _ => None,
+        };
         Ok(RopeParams {
+            pairing: keys.convention.pairing(keys.architecture()),
             n_dims,
             base: base("rope.freq_base")?.unwrap_or(10_000.0),
-            local_base: base("rope.freq_base_swa")?.or(default_local_base),
-            scaling: scaling(keys)?,
-            attention_factor: keys.factor("rope.scaling.attn_factor")?.map_or(1.0, f64::from),
-            original_context: keys.count(original_key, usize::MAX)?.unwrap_or(context_length),
+            local_base: base("rope.freq_base_swa")?.or(keys.architecture().default_local_rope_base),
+            scaling,
+            attention_factor,
+            original_context: original_context.unwrap_or(context_length),
+            divisors,
         })
     }
 
-    /// Radians per position of each pair, `[n_dims / 2]`, divided by `divisors` where there are any.
-    pub fn frequencies(&self, divisors: Option<&[f32]>) -> Vec<f32> {
-        let (interpolation, ramp) = match self.scaling {
-            RopeScaling::None | RopeScaling::LongRope => (1.0, None),
-            RopeScaling::Linear { factor } => (1.0 / factor, None),
-            RopeScaling::Yarn { factor, beta_fast, beta_slow } => {
-                (1.0 / factor, Some(self.yarn_corrections(beta_fast, beta_slow)))
-            }
+    /// Radians per position of each pair, `[n_dims / 2]`, for a context of `context_length` positions, divided by
+    /// `divisors` where there are any.
+    pub fn frequencies(&self, divisors: Option<&[f32]>, context_length: usize) -> Vec<f32> {
+        let base = match self.scaling {
+            RopeScaling::Dynamic { factor } => self.raised_base(factor, context_length),
+            _ => self.base,
         };
         (0..self.n_dims / 2)
             .map(|pair| {
                 let divisor = divisors.and_then(|d| d.get(pair)).map_or(1.0, |&d| f64::from(d));
-                let plain = unscaled(self.base, pair, self.n_dims) / divisor;
-                let kept = ramp
-                    .map_or(0.0, |(low, high)| 1.0 - ((pair as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0));
-                (plain * (interpolation * (1.0 - kept) + kept)) as f32
+                let plain = unscaled(base, pair, self.n_dims) / divisor;
+                (plain * self.squeeze(pair, plain)) as f32
             })
             .collect()
+    }
+
+    /// What the frequency `plain` of a pair is multiplied with.
+    fn squeeze(&self, pair: usize, plain: f64) -> f64 {
+        let between = |factor: f64, kept: f64| (1.0 - kept) / factor + kept;
+        match self.scaling {
+            RopeScaling::None | RopeScaling::LongRope | RopeScaling::Dynamic { .. } => 1.0,
+            RopeScaling::Linear { factor } => 1.0 / factor,
+            RopeScaling::Bands { factor, low, high } => {
+                let turns = plain * self.original_context as f64 / std::f64::consts::TAU;
+                between(factor, ((turns - low) / (high - low)).clamp(0.0, 1.0))
+            }
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate } => {
+                let (low, high) = self.yarn_corrections(beta_fast, beta_slow, truncate);
+                between(factor, 1.0 - ((pair as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0))
+            }
+        }
+    }
+
+    /// The base for a context that is longer than the original one.
+    fn raised_base(&self, factor: f64, context_length: usize) -> f64 {
+        let stretch = context_length.max(self.original_context) as f64 / self.original_context as f64;
+        let n_dims = self.n_dims as f64;
+        // With one pair, the frequency of 1 does not depend on the base.
+        let exponent = if n_dims > 2.0 { n_dims / (n_dims - 2.0) } else { 1.0 };
+        self.base * (factor * stretch - (factor - 1.0)).powf(exponent)
     }
 
     /// The same in local layers, which no scaling touches.
@@ -104,21 +163,82 @@ impl RopeParams {
 
     /// What rotated values are multiplied with (scores get its square).
     pub fn magnitude(&self) -> f32 {
-        let by_yarn = match self.scaling {
-            RopeScaling::Yarn { factor, .. } if factor > 1.0 => 0.1 * factor.ln() + 1.0,
-            _ => 1.0,
-        };
-        (by_yarn * self.attention_factor) as f32
+        (magnitude_of(self.scaling) * self.attention_factor) as f32
     }
 
     /// First and last pair of YaRN's ramp.
-    fn yarn_corrections(&self, beta_fast: f64, beta_slow: f64) -> (f64, f64) {
+    fn yarn_corrections(&self, beta_fast: f64, beta_slow: f64, truncate: bool) -> (f64, f64) {
         let n_dims = self.n_dims as f64;
         let pair_turning = |turns: f64| {
             let per_radian = self.original_context as f64 / (turns * std::f64::consts::TAU);
             n_dims * per_radian.ln() / (2.0 * self.base.ln())
         };
-        (pair_turning(beta_fast).floor().max(0.0), pair_turning(beta_slow).ceil().min(n_dims - 1.0))
+        let (low, high) = (pair_turning(beta_fast), pair_turning(beta_slow));
+        let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+        (low.max(0.0), high.min(n_dims - 1.0))
+    }
+}
+
+/// What a scaling multiplies rotated values with by itself.
+fn magnitude_of(scaling: RopeScaling) -> f64 {
+    match scaling {
+        RopeScaling::Yarn { factor, .. } => yarn_magnitude(factor, 1.0),
+        _ => 1.0,
+    }
+}
+
+fn yarn_magnitude(factor: f64, weight: f64) -> f64 {
+    if factor > 1.0 { 0.1 * weight * factor.ln() + 1.0 } else { 1.0 }
+}
+
+/// What rotated values are multiplied with besides [`magnitude_of`]. Where the house's files give that, Hugging Face's
+/// give the product of both, or numbers to compute it from.
+fn attention_factor(
+    keys: &Keys<'_>,
+    scaling: RopeScaling,
+    context_length: usize,
+    original_context: Option<usize>,
+) -> Result<f64> {
+    let given = keys.factor("rope.scaling.attn_factor")?.map(f64::from);
+    if keys.convention == Convention::House {
+        return Ok(given.unwrap_or(1.0));
+    }
+    let whole = match (given, scaling) {
+        (Some(given), RopeScaling::Yarn { .. } | RopeScaling::LongRope) => given,
+        (None, RopeScaling::Yarn { factor, .. }) => {
+            let weights = (keys.factor("rope.scaling.magnitude")?, keys.factor("rope.scaling.magnitude_all")?);
+            let (Some(one), Some(all)) = weights else { return Ok(1.0) };
+            yarn_magnitude(factor, f64::from(one)) / yarn_magnitude(factor, f64::from(all))
+        }
+        (None, RopeScaling::LongRope) => {
+            let original = original_context.unwrap_or(context_length) as f64;
+            let by_context = original_context.map(|_| context_length as f64 / original);
+            let factor = match by_context {
+                Some(factor) => factor,
+                None => keys.factor("rope.scaling.factor")?.map_or(1.0, f64::from),
+            };
+            if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() }
+        }
+        _ => 1.0,
+    };
+    Ok(whole / magnitude_of(scaling))
+}
+
+/// LongRoPE's two lists of `len` divisors, each above 0. Error: one without the other, or not of that length.
+fn divisors(keys: &Keys<'_>, len: usize) -> Result<Option<[Vec<f32>; 2]>> {
+    let [short_key, long_key] = ["rope.scaling.short_factor", "rope.scaling.long_factor"];
+    let list = |key: &str| -> Result<Option<Vec<f32>>> {
+        let Some(list) = keys.floats(key, len)? else { return Ok(None) };
+        match list.iter().find(|&&d| d <= 0.0) {
+            Some(d) => Err(keys.bad(key, d, "each must be above 0")),
+            None => Ok(Some(list)),
+        }
+    };
+    match (list(short_key)?, list(long_key)?) {
+        (Some(short), Some(long)) => Ok(Some([short, long])),
+        (None, None) => Ok(None),
+        (None, _) => Err(keys.missing(short_key)),
+        (_, None) => Err(keys.missing(long_key)),
     }
 }
 
@@ -134,16 +254,26 @@ fn scaling(keys: &Keys<'_>) -> Result<RopeScaling> {
         None => keys.factor("rope.scale_linear")?,
     };
     let factor = factor.map_or(1.0, f64::from);
-    let kind = keys.metadata.str(&keys.full(type_key))?;
-    match kind {
+    match keys.word(type_key)?.map(hugging_face::rope_type) {
         None | Some("linear") if factor == 1.0 => Ok(RopeScaling::None),
         None | Some("linear") => Ok(RopeScaling::Linear { factor }),
         Some("none") => Ok(RopeScaling::None),
-        Some("longrope" | "su") => Ok(RopeScaling::LongRope),
+        Some("longrope") => Ok(RopeScaling::LongRope),
+        Some("dynamic") => Ok(RopeScaling::Dynamic { factor }),
+        Some("bands") => {
+            let [low_key, high_key] = ["rope.scaling.low_freq_factor", "rope.scaling.high_freq_factor"];
+            let low = keys.factor(low_key)?.ok_or_else(|| keys.missing(low_key))?;
+            let high = keys.factor(high_key)?.ok_or_else(|| keys.missing(high_key))?;
+            if high <= low {
+                return Err(keys.bad(high_key, high, &format!("it must be above {low}")));
+            }
+            Ok(RopeScaling::Bands { factor, low: f64::from(low), high: f64::from(high) })
+        }
         Some("yarn") => {
             let beta_fast = keys.factor("rope.scaling.yarn_beta_fast")?.map_or(32.0, f64::from);
             let beta_slow = keys.factor("rope.scaling.yarn_beta_slow")?.map_or(1.0, f64::from);
-            Ok(RopeScaling::Yarn { factor, beta_fast, beta_slow })
+            let truncate = keys.flag("rope.scaling.truncate")?.unwrap_or(true);
+            Ok(RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate })
         }
         Some(other) => {
             let other: String = other.chars().take(64).collect();
@@ -158,12 +288,14 @@ mod tests {
 
     fn params(scaling: RopeScaling) -> RopeParams {
         RopeParams {
+            pairing: RopePairing::Halves,
             n_dims: 8,
             base: 10_000.0,
             local_base: Some(100.0),
             scaling,
             attention_factor: 1.0,
             original_context: 2048,
+            divisors: None,
         }
     }
 
@@ -171,15 +303,22 @@ mod tests {
     fn frequencies_of_each_scaling() {
         #[track_caller]
         fn check(scaling: RopeScaling, divisors: Option<&[f32]>, expected: [f32; 4]) {
-            let got = params(scaling).frequencies(divisors);
+            let got = params(scaling).frequencies(divisors, 4096);
             assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() <= 1e-6 * e), "{got:?} {expected:?}");
         }
         check(RopeScaling::None, None, [1.0, 0.1, 0.01, 0.001]);
         check(RopeScaling::None, Some(&[1.0, 2.0, 4.0, 8.0]), [1.0, 0.05, 0.0025, 0.000125]);
         check(RopeScaling::Linear { factor: 4.0 }, None, [0.25, 0.025, 0.0025, 0.00025]);
         // corrections: 8·ln(2048/(32·2π))/(2·ln 10⁴) = 1.008 and 8·ln(2048/2π)/(2·ln 10⁴) = 2.513: the ramp is 1 … 3
-        let yarn = RopeScaling::Yarn { factor: 4.0, beta_fast: 32.0, beta_slow: 1.0 };
+        let yarn = RopeScaling::Yarn { factor: 4.0, beta_fast: 32.0, beta_slow: 1.0, truncate: true };
         check(yarn, None, [1.0, 0.1, 0.01 * (0.5 * 0.25 + 0.5), 0.001 * 0.25]);
+        // turns within 2048 positions: 325.9, 32.6, 3.26, 0.326; the ramp is 1 … 4
+        let bands = RopeScaling::Bands { factor: 8.0, low: 1.0, high: 4.0 };
+        let kept = (2048.0 * 0.01 / std::f32::consts::TAU - 1.0) / 3.0;
+        check(bands, None, [1.0, 0.1, 0.01 * ((1.0 - kept) / 8.0 + kept), 0.001 / 8.0]);
+        // twice the original context: the base times (2·2 - 1)^(8/6)
+        let root = 3f32.powf(1.0 / 3.0);
+        check(RopeScaling::Dynamic { factor: 2.0 }, None, [1.0, 0.1 / root, 0.01 / root.powi(2), 0.001 / 3.0]);
     }
 
     #[test]
@@ -191,7 +330,7 @@ mod tests {
     #[test]
     fn magnitude_grows_with_yarn_only() {
         assert_eq!(params(RopeScaling::Linear { factor: 4.0 }).magnitude(), 1.0);
-        let yarn = RopeScaling::Yarn { factor: 4.0, beta_fast: 32.0, beta_slow: 1.0 };
+        let yarn = RopeScaling::Yarn { factor: 4.0, beta_fast: 32.0, beta_slow: 1.0, truncate: true };
         assert!((params(yarn).magnitude() - 1.138_629_4).abs() < 1e-6);
     }
 }

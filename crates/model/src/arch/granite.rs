@@ -3,5 +3,10 @@
 use super::llama::LLAMA;
 use crate::Architecture;
 
-pub(crate) const GRANITE: Architecture =
-    Architecture { name: "granite", models: "Granite 3", logit_scale_divides: true, ..LLAMA };
+pub(crate) const GRANITE: Architecture = Architecture {
+    name: "granite",
+    models: "Granite 3",
+    model_types: &["granite"],
+    logit_scale_divides: true,
+    ..LLAMA
+};

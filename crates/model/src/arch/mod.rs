@@ -13,6 +13,8 @@ mod smollm3;
 
 use crate::Architecture;
 
+pub(crate) use llama::BANDS_TYPE;
+
 /// Every supported family.
 pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &llama::LLAMA,

@@ -8,6 +8,7 @@ use compute::RopePairing;
 pub(crate) const OLMO2: Architecture = Architecture {
     name: "olmo2",
     models: "OLMo 2, OLMo 3",
+    model_types: &["olmo2", "olmo3"],
     pairing: RopePairing::Halves,
     norms: NormPlaces::After,
     window_pattern: WindowPattern::AllButLastOf(4),

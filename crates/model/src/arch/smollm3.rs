@@ -4,5 +4,11 @@
 use super::llama::LLAMA;
 use crate::Architecture;
 
-pub(crate) const SMOLLM3: Architecture =
-    Architecture { name: "smollm3", models: "SmolLM 3", no_rope_every: Some(4), ..LLAMA };
+pub(crate) const SMOLLM3: Architecture = Architecture {
+    name: "smollm3",
+    models: "SmolLM 3",
+    model_types: &["smollm3"],
+    config_defaults: &[("attention.sliding_window_on", 0.0)],
+    no_rope_every: Some(4),
+    ..LLAMA
+};

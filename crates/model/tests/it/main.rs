@@ -5,6 +5,7 @@ mod batches;
 mod fast;
 mod fixtures;
 mod goldens;
+mod hugging_face;
 mod made;
 mod numbers;
 mod quants;

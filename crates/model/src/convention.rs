@@ -1,0 +1,130 @@
+//! The two conventions by which files name numbers and tensors: that of the house, which is GGUF's, and Hugging Face's.
+//!
+//! What belongs here: which one a file follows, told by its metadata and by nothing else, and the lookups that translate.
+//! What does not: the tables of names (`hugging_face.rs`), the meaning of numbers (`hyper.rs`).
+
+use crate::hugging_face;
+use crate::{Architecture, Error, Result};
+use checkpoint::{Checkpoint, Metadata, TensorInfo};
+use compute::RopePairing;
+
+/// The key that a file of the house's convention has.
+const ARCHITECTURE_KEY: &str = "general.architecture";
+
+/// How a file names things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Convention {
+    /// `llama.block_count`, `blk.0.attn_q.weight`: names are as they are in the code.
+    House,
+    /// `config.num_hidden_layers`, `model.layers.0.self_attn.q_proj.weight`.
+    HuggingFace,
+}
+
+impl Convention {
+    /// The convention and the family of a file. Error: neither is to be seen, or a family that is not supported.
+    pub(crate) fn of(metadata: &Metadata) -> Result<(Convention, &'static Architecture)> {
+        if let Some(name) = metadata.str(ARCHITECTURE_KEY)? {
+            return Ok((Convention::House, Architecture::find(name)?));
+        }
+        match hugging_face::architecture(metadata)? {
+            Some(architecture) => Ok((Convention::HuggingFace, architecture)),
+            None => {
+                let key = format!("{ARCHITECTURE_KEY} or {}", hugging_face::MODEL_TYPE_KEY);
+                Err(Error::MissingKey { key })
+            }
+        }
+    }
+
+    /// The file's spelling of `key`: where it is, or where it would be.
+    pub(crate) fn key(self, metadata: &Metadata, architecture: &Architecture, key: &str) -> String {
+        match self {
+            Convention::House => format!("{}.{key}", architecture.name),
+            Convention::HuggingFace => hugging_face::key(metadata, key),
+        }
+    }
+
+    /// The number that the family has for `key` where the file does not say.
+    pub(crate) fn default(self, architecture: &Architecture, key: &str) -> Option<f64> {
+        let defaults = match self {
+            Convention::House => &[],
+            Convention::HuggingFace => architecture.config_defaults,
+        };
+        defaults.iter().find(|(k, _)| *k == key).map(|&(_, value)| value)
+    }
+
+    /// Which elements of a head RoPE pairs, given the order in which the file stores the rows of Q and K.
+    pub(crate) fn pairing(self, architecture: &Architecture) -> RopePairing {
+        match self {
+            Convention::House => architecture.pairing,
+            Convention::HuggingFace => RopePairing::Halves,
+        }
+    }
+}
+
+/// Finds tensors by the house's names.
+pub(crate) struct Names<'a> {
+    checkpoint: &'a Checkpoint,
+    convention: Convention,
+    architecture: &'static Architecture,
+    root: hugging_face::Root,
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint, convention: Convention, architecture: &'static Architecture) -> Self {
+        Names { checkpoint, convention, architecture, root: hugging_face::Root::of(checkpoint) }
+    }
+
+    /// What the file may call the tensor, likeliest first.
+    fn spellings(&self, name: &str) -> Vec<String> {
+        match self.convention {
+            Convention::House => vec![name.to_owned()],
+            Convention::HuggingFace => hugging_face::tensor(self.root, self.architecture, name),
+        }
+    }
+
+    /// The tensor; of one that is stored in pieces, the first.
+    pub(crate) fn find(&self, name: &str) -> Option<&'a TensorInfo> {
+        self.spellings(name).iter().find_map(|spelling| self.checkpoint.tensor(&hugging_face::piece(spelling, 0)))
+    }
+
+    /// The file's name of the tensor, whether it is there or missing.
+    pub(crate) fn spelled(&self, name: &str) -> String {
+        let found = self.find(name).map(|info| info.name.clone());
+        found.or_else(|| self.spellings(name).into_iter().next()).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Names of the pieces of a tensor that the file stores as `n` along its first dimension. `None`: it is in one.
+    pub(crate) fn pieces(&self, name: &str, n: usize) -> Option<Vec<String>> {
+        let spellings = self.spellings(name);
+        let in_file = |s: &&String| self.checkpoint.tensor(&hugging_face::piece(s, 0)).is_some();
+        let spelling = spellings.iter().find(in_file).or(spellings.first())?;
+        let split = hugging_face::piece(spelling, 0) != *spelling;
+        split.then(|| (0..n).map(|i| hugging_face::piece(spelling, i)).collect())
+    }
+
+    /// What the file's norm weights lack.
+    pub(crate) fn norm_offset(&self) -> f32 {
+        match self.convention {
+            Convention::HuggingFace if self.architecture.norms_less_one => 1.0,
+            _ => 0.0,
+        }
+    }
+
+    /// The layer that a tensor of the file belongs to.
+    pub(crate) fn layer_of(&self, name: &str) -> Option<usize> {
+        let below = match self.convention {
+            Convention::House => name.strip_prefix("blk.")?,
+            Convention::HuggingFace => name.strip_prefix(self.root.prefix)?.strip_prefix("layers.")?,
+        };
+        below.split_once('.')?.0.parse().ok()
+    }
+
+    /// Whether a tensor that nothing uses changes nothing: a copy of RoPE's numbers, or another modality.
+    pub(crate) fn is_harmless(&self, name: &str) -> bool {
+        let (prefixes, suffixes): (&[&str], &[&str]) = match self.convention {
+            Convention::House => (&["v.", "a.", "mm."], &[".rope_freqs.weight", ".attn_rot_embd.weight"]),
+            Convention::HuggingFace => (hugging_face::OTHER_MODALITIES, &[".rotary_emb.inv_freq"]),
+        };
+        prefixes.iter().any(|p| name.starts_with(p)) || suffixes.iter().any(|s| name.ends_with(s))
+    }
+}

@@ -1,0 +1,254 @@
+//! Hugging Face's names for the numbers and tensors that the house knows: tables, and nothing that decides.
+//!
+//! The names are those of the `transformers` package (its model classes and their configurations). A family says in its
+//! record where it differs. Names in `config.json` come with the prefix `config.`; a model with other modalities keeps
+//! the language model's in an object of its own.
+
+use crate::arch::BANDS_TYPE;
+use crate::{Architecture, Result};
+use checkpoint::{Checkpoint, Metadata, Value};
+use compute::Activation;
+
+/// Where the family's name is.
+pub(crate) const MODEL_TYPE_KEY: &str = "config.model_type";
+/// Objects that may hold a number, in order.
+const SCOPES: &[&str] = &["config.text_config", "config"];
+
+/// The house's keys (GGUF's without the family) and the names of the same numbers here, in order.
+const KEYS: &[(&str, &[&str])] = &[
+    ("vocab_rows", &["vocab_size"]),
+    ("context_length", &["max_position_embeddings", "n_positions"]),
+    ("embedding_length", &["hidden_size"]),
+    ("block_count", &["num_hidden_layers"]),
+    ("feed_forward_length", &["intermediate_size"]),
+    ("activation", &["hidden_activation", "hidden_act"]),
+    ("tied_embeddings", &["tie_word_embeddings"]),
+    ("quantization", &["quantization_config.quant_method", "quantization.bits", "quantization_config.bits"]),
+    ("embedding_scale", &["embedding_multiplier"]),
+    ("residual_scale", &["residual_multiplier"]),
+    ("logit_scale", &["logits_scaling", "logit_scale"]),
+    ("final_logit_softcapping", &["final_logit_softcapping"]),
+    ("attn_logit_softcapping", &["attn_logit_softcapping"]),
+    ("attention.head_count", &["num_attention_heads"]),
+    ("attention.head_count_kv", &["num_key_value_heads"]),
+    ("attention.key_length", &["head_dim"]),
+    ("attention.value_length", &["head_dim"]),
+    ("attention.layer_norm_rms_epsilon", &["rms_norm_eps"]),
+    ("attention.scale", &["attention_multiplier"]),
+    ("attention.scale_divisor_squared", &["query_pre_attn_scalar"]),
+    ("attention.sliding_window", &["sliding_window"]),
+    ("attention.sliding_window_pattern", &["sliding_window_pattern", "_sliding_window_pattern"]),
+    ("attention.sliding_window_on", &["use_sliding_window"]),
+    ("attention.sliding_window_from", &["max_window_layers"]),
+    ("attention.layer_types", &["layer_types"]),
+    ("expert_count", &["num_local_experts", "num_experts", "n_routed_experts"]),
+    ("expert_used_count", &["num_experts_per_tok"]),
+    ("expert_shared_count", &["n_shared_experts"]),
+    ("expert_group_count", &["n_group"]),
+    ("expert_feed_forward_length", &["moe_intermediate_size"]),
+    ("expert_weights_norm", &["norm_topk_prob"]),
+    ("expert_weights_scale", &["routed_scaling_factor"]),
+    ("rope.layers", &["no_rope_layers"]),
+    ("rope.none_every", &["no_rope_layer_interval"]),
+    ("rope.dimension_fraction", &["partial_rotary_factor", "rope_parameters.partial_rotary_factor"]),
+    ("rope.freq_base", &["rope_theta", "rope_parameters.rope_theta", "rope_parameters.full_attention.rope_theta"]),
+    ("rope.freq_base_swa", &["rope_local_base_freq", "rope_parameters.sliding_attention.rope_theta"]),
+    ("rope.scaling.type", &["rope_scaling.rope_type", "rope_scaling.type"]),
+    ("rope.scaling.factor", &["rope_scaling.factor"]),
+    ("rope.scaling.attn_factor", &["rope_scaling.attention_factor"]),
+    (
+        "rope.scaling.original_context_length",
+        &["rope_scaling.original_max_position_embeddings", "original_max_position_embeddings"],
+    ),
+    ("rope.scaling.yarn_beta_fast", &["rope_scaling.beta_fast"]),
+    ("rope.scaling.yarn_beta_slow", &["rope_scaling.beta_slow"]),
+    ("rope.scaling.magnitude", &["rope_scaling.mscale"]),
+    ("rope.scaling.magnitude_all", &["rope_scaling.mscale_all_dim"]),
+    ("rope.scaling.truncate", &["rope_scaling.truncate"]),
+    ("rope.scaling.low_freq_factor", &["rope_scaling.low_freq_factor"]),
+    ("rope.scaling.high_freq_factor", &["rope_scaling.high_freq_factor"]),
+    ("rope.scaling.short_factor", &["rope_scaling.short_factor"]),
+    ("rope.scaling.long_factor", &["rope_scaling.long_factor"]),
+];
+
+/// RoPE's object in files up to and from version 5 of the package: the second holds the base as well, and may have an
+/// object for each kind of layer.
+const ROPE_OBJECT: &str = "rope_scaling.";
+const NEWER_ROPE_OBJECTS: &[&str] = &["rope_parameters.", "rope_parameters.full_attention."];
+
+/// A layer's tensors: the house's name of each and the names here, in order. `{}` is the number of an expert: the tensor
+/// is stored in pieces.
+const LAYER_TENSORS: &[(&str, &[&str])] = &[
+    ("attn_norm", &["input_layernorm"]),
+    ("attn_q", &["self_attn.q_proj"]),
+    ("attn_k", &["self_attn.k_proj"]),
+    ("attn_v", &["self_attn.v_proj"]),
+    ("attn_qkv", &["self_attn.qkv_proj"]),
+    ("attn_q_norm", &["self_attn.q_norm"]),
+    ("attn_k_norm", &["self_attn.k_norm"]),
+    ("attn_output", &["self_attn.o_proj"]),
+    ("post_attention_norm", &["post_attention_layernorm"]),
+    ("ffn_norm", &["post_attention_layernorm"]),
+    ("ffn_gate", &["mlp.gate_proj"]),
+    ("ffn_up", &["mlp.up_proj", "mlp.gate_up_proj"]),
+    ("ffn_down", &["mlp.down_proj"]),
+    ("ffn_gate_inp", &["mlp.gate", "block_sparse_moe.gate"]),
+    ("ffn_gate_exps", &["mlp.experts.{}.gate_proj", "block_sparse_moe.experts.{}.w1"]),
+    ("ffn_up_exps", &["mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"]),
+    ("ffn_down_exps", &["mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"]),
+    ("post_ffw_norm", &["post_feedforward_layernorm"]),
+];
+
+/// What tensors of other modalities begin with.
+pub(crate) const OTHER_MODALITIES: &[&str] = &[
+    "vision_tower.",
+    "vision_model.",
+    "visual.",
+    "audio_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.visual.",
+    "model.audio_tower.",
+    "model.multi_modal_projector.",
+];
+
+/// Names of activations.
+const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu", Activation::Gelu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("relu", Activation::Relu),
+    ("relu2", Activation::ReluSquared),
+];
+
+/// Kinds of layers, and whether each sees only a window.
+const LAYER_TYPES: &[(&str, bool)] = &[("full_attention", false), ("sliding_attention", true)];
+
+/// Kinds of RoPE scaling that the house calls otherwise.
+const ROPE_TYPES: &[(&str, &str)] = &[("default", "none"), (BANDS_TYPE, "bands"), ("su", "longrope")];
+
+/// The family. `None`: the metadata do not follow this convention. Error: one that is not supported.
+pub(crate) fn architecture(metadata: &Metadata) -> Result<Option<&'static Architecture>> {
+    for scope in SCOPES {
+        if let Some(name) = metadata.str(&format!("{scope}.model_type"))? {
+            return Architecture::find_model_type(name).map(Some);
+        }
+    }
+    // Configurations without it still name the class: `XyzForCausalLM` for `xyz`.
+    let Some(classes) = metadata.string_array("config.architectures")? else { return Ok(None) };
+    let class = classes.get(0).map(String::from_utf8_lossy);
+    class.map(|class| Architecture::find_model_type(class.split("For").next().unwrap_or_default())).transpose()
+}
+
+/// Where `key` is in the metadata, something before null; or where it would be.
+pub(crate) fn key(metadata: &Metadata, key: &str) -> String {
+    let names = KEYS.iter().find(|(house, _)| *house == key).map_or(&[][..], |(_, names)| names);
+    let mut candidates = Vec::new();
+    for scope in SCOPES {
+        for name in names {
+            candidates.push(format!("{scope}.{name}"));
+            let inner = name.strip_prefix(ROPE_OBJECT);
+            let newer = NEWER_ROPE_OBJECTS.iter().filter_map(|object| Some(format!("{scope}.{object}{}", inner?)));
+            candidates.extend(newer);
+        }
+    }
+    let is_null = |name: &&String| matches!(metadata.get(name), Some(Value::Null));
+    let has_value = |name: &&String| metadata.get(name).is_some() && !is_null(name);
+    let found = candidates.iter().find(has_value).or_else(|| candidates.iter().find(is_null));
+    match (found, names.first()) {
+        (Some(found), _) => found.clone(),
+        (None, Some(first)) => format!("config.{first}"),
+        // A number that these files do not have.
+        (None, None) => key.to_owned(),
+    }
+}
+
+/// The activation called `name`.
+pub(crate) fn activation(name: &str) -> Option<Activation> {
+    ACTIVATIONS.iter().find(|(n, _)| *n == name).map(|&(_, activation)| activation)
+}
+
+/// Whether layers of this kind see only a window. `None`: an unknown kind.
+pub(crate) fn is_windowed(layer_type: &str) -> Option<bool> {
+    LAYER_TYPES.iter().find(|(name, _)| *name == layer_type).map(|&(_, windowed)| windowed)
+}
+
+/// The house's name of a kind of RoPE scaling.
+pub(crate) fn rope_type(name: &str) -> &str {
+    ROPE_TYPES.iter().find(|(theirs, _)| *theirs == name).map_or(name, |&(_, house)| house)
+}
+
+/// Where the language model's tensors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// Before the names of its tensors.
+    pub(crate) prefix: &'static str,
+    /// The output matrix, which is beside it.
+    head: &'static str,
+}
+
+const ROOTS: &[Root] = &[
+    Root { prefix: "model.", head: "lm_head" },
+    Root { prefix: "language_model.model.", head: "language_model.lm_head" },
+    Root { prefix: "model.language_model.", head: "lm_head" },
+    Root { prefix: "", head: "lm_head" },
+];
+
+impl Root {
+    /// Where the embedding is; the usual place when it is missing.
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Root {
+        let has = |root: &&Root| checkpoint.tensor(&format!("{}embed_tokens.weight", root.prefix)).is_some();
+        ROOTS.iter().find(has).copied().unwrap_or(Root { prefix: "model.", head: "lm_head" })
+    }
+}
+
+/// Names of the house's tensor `name` below `root`, likeliest first; none when there is no such tensor here.
+pub(crate) fn tensor(root: Root, architecture: &Architecture, name: &str) -> Vec<String> {
+    let Some((base, kind)) = name.rsplit_once('.') else { return Vec::new() };
+    let prefix = root.prefix;
+    match base {
+        "token_embd" => return vec![format!("{prefix}embed_tokens.{kind}")],
+        "output_norm" => return vec![format!("{prefix}norm.{kind}")],
+        "output" => return vec![format!("{}.{kind}", root.head)],
+        _ => {}
+    }
+    let Some((layer, part)) = base.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+        return Vec::new();
+    };
+    let renamed =
+        architecture.renamed.iter().find(|(house, _)| *house == part).map(|(_, name)| std::slice::from_ref(name));
+    let usual = || LAYER_TENSORS.iter().find(|(house, _)| *house == part).map(|(_, names)| *names);
+    let names = renamed.or_else(usual).unwrap_or_default();
+    names.iter().map(|name| format!("{prefix}layers.{layer}.{name}.{kind}")).collect()
+}
+
+/// The name of piece `index` of a tensor that is stored in pieces; of others the name as it is.
+pub(crate) fn piece(name: &str, index: usize) -> String {
+    name.replace("{}", &index.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensor_names() {
+        #[track_caller]
+        fn check(root: usize, architecture: &str, name: &str, expected: &[&str]) {
+            let architecture = Architecture::find(architecture).unwrap();
+            assert_eq!(tensor(ROOTS[root], architecture, name), expected);
+        }
+        check(0, "llama", "token_embd.weight", &["model.embed_tokens.weight"]);
+        check(1, "llama", "output.weight", &["language_model.lm_head.weight"]);
+        check(2, "llama", "output_norm.weight", &["model.language_model.norm.weight"]);
+        check(0, "llama", "blk.12.attn_q.bias", &["model.layers.12.self_attn.q_proj.bias"]);
+        check(3, "llama", "blk.0.ffn_norm.weight", &["layers.0.post_attention_layernorm.weight"]);
+        check(0, "gemma2", "blk.0.ffn_norm.weight", &["model.layers.0.pre_feedforward_layernorm.weight"]);
+        check(0, "llama", "rope_freqs.weight", &[]);
+        check(0, "llama", "blk.0.nothing.weight", &[]);
+        assert_eq!(piece("a.{}.w1.weight", 7), "a.7.w1.weight");
+    }
+}

@@ -1,0 +1,291 @@
+//! Models in Hugging Face's convention: logits of every family against transformers, the same weights in both conventions,
+//! and what a changed `config.json` or tensor gets for an answer.
+
+use crate::fixtures::{find_or_skip, floats, ids, json, max_difference, npy};
+use crate::running::{all_logits, batch, device, greedy, load, load_for, nll};
+use checkpoint::{Checkpoint, OpenOptions};
+use compute::{KvType, Precision};
+use model::{Decoder, HyperParams, LoadOptions, RopeScaling};
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Compares one family's directory; `kept` says whether the repository holds it.
+#[track_caller]
+fn check(name: &str, kept: bool) {
+    let Some(folder) = find_or_skip(&format!("archs/{name}/hf"), kept) else { return };
+    let beside = folder.join("..");
+    let reference = json(&beside.join("ref.json"));
+    let tokens = ids(&reference["ids"]);
+    let bound = 0.002 * reference["logits_std"].as_f64().unwrap() as f32 + 0.001;
+    let mut decoder = load(&folder, Precision::F32, 512);
+    let got = all_logits(&mut decoder, &tokens);
+    let difference = max_difference(&got, &npy(&beside.join("logits.npy")));
+    assert!(difference <= bound, "{name}: {difference} > {bound}");
+    assert!((nll(&got, &tokens) - reference["nll"].as_f64().unwrap()).abs() < 1e-4, "{name}: nll");
+    let expected = ids(&reference["greedy"]);
+    if reference["greedy_min_gap"].as_f64().unwrap() as f32 > 2.0 * difference {
+        assert_eq!(greedy(&mut decoder, &tokens, expected.len()), expected, "{name}");
+    }
+    // LongRoPE's factors go by the length of the prompt in the reference, by that of the context here.
+    let tokens = ids(&reference["short"]["ids"]);
+    let last = floats(&reference["short"]["logits_last"]);
+    let mut decoder = load_for(&folder, Precision::F32, 512, Some(tokens.len()));
+    let got = all_logits(&mut decoder, &tokens);
+    let short = max_difference(&got[got.len() - last.len()..], &last);
+    assert!(short <= bound, "{name}, short: {short} > {bound}");
+    println!("{name}: logits differ by {difference:.2e}, of the short prompt by {short:.2e} (bound {bound:.2e})");
+}
+
+#[test]
+fn kept_families() {
+    for name in ["llama", "mixtral", "qwen2", "qwen3_moe", "gemma2", "gemma3", "phi3"] {
+        check(name, true);
+    }
+}
+
+#[test]
+fn other_families() {
+    for name in ["mistral", "qwen3", "granite", "olmo2", "smollm3"] {
+        check(name, false);
+    }
+}
+
+/// The two conventions order the rows of Q and K differently and spell everything differently: the model is the same.
+#[test]
+fn both_conventions_give_the_same_model() {
+    // Where a family's two files do not mean the same (windows and long factors), nothing is compared.
+    for name in
+        ["llama", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3", "phi3", "granite", "olmo2", "smollm3"]
+    {
+        let Some(folder) = find_or_skip(&format!("archs/{name}/hf"), false) else { continue };
+        let tokens = ids(&json(&folder.join("../ref.json"))["ids"]);
+        let [one, other] =
+            ["../model.gguf", "."].map(|path| all_logits(&mut load(&folder.join(path), Precision::F32, 512), &tokens));
+        let difference = max_difference(&one, &other);
+        println!("{name}: the conventions differ by {difference:.2e}");
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+/// A trained model in every float type, in one file and in shards.
+#[test]
+fn stories() {
+    let Some(folder) = find_or_skip("stories260K", false) else { return };
+    let reference = json(&folder.join("reference.json"));
+    let prompts = reference["prompts"].as_array().unwrap();
+    for name in ["hf", "hf-bf16", "hf-f16", "hf-sharded"] {
+        let expected = if name == "hf" { &reference["hf_f32"] } else { &reference["hf_dtypes"][name] };
+        let mut decoder = load(&folder.join(name), Precision::F32, 32);
+        let mut worst = 0f32;
+        for (prompt, expected) in prompts.iter().zip(expected.as_array().unwrap()) {
+            let tokens = ids(&prompt["ids"]);
+            let got = all_logits(&mut decoder, &tokens);
+            let last = floats(&expected["logits_last"]);
+            worst = worst.max(max_difference(&got[got.len() - last.len()..], &last));
+            assert!((nll(&got, &tokens) - expected["nll"].as_f64().unwrap()).abs() < 1e-4, "{name}");
+            if !expected["greedy"].is_null() {
+                let expected = ids(&expected["greedy"]);
+                assert_eq!(greedy(&mut decoder, &tokens, expected.len()), expected, "{name} after {}", prompt["text"]);
+            }
+        }
+        println!("stories, {name}: logits differ by {worst:.2e}");
+        assert!(worst < 1e-3, "{name}: {worst}");
+    }
+}
+
+/// A copy of a family's directory that a test may change.
+struct Copy(PathBuf);
+
+impl Copy {
+    /// `None`: there is no such fixture.
+    fn of(name: &str) -> Option<Copy> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let from = find_or_skip(&format!("archs/{name}/hf"), true)?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hf-{}-{number}", std::process::id()));
+        std::fs::create_dir(&to).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::write(to.join(file), std::fs::read(from.join(file)).unwrap()).unwrap();
+        }
+        Some(Copy(to))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+        let mut config = json(&self.0.join("config.json"));
+        change(config.as_object_mut().unwrap());
+        std::fs::write(self.0.join("config.json"), config.to_string()).unwrap();
+    }
+
+    fn read(&self) -> Result<HyperParams, String> {
+        let checkpoint = Checkpoint::open(&self.0, &OpenOptions::default()).map_err(|e| e.to_string())?;
+        HyperParams::read(&checkpoint).map_err(|e| e.to_string())
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn refusals_name_the_key_of_the_file() {
+    let Some(copy) = Copy::of("llama") else { return };
+    let good = std::fs::read(copy.0.join("config.json")).unwrap();
+    for (key, value, expected) in [
+        ("model_type", json!("lama"), "the model_type \"lama\" is not supported; close to it is llama"),
+        ("hidden_size", json!("64"), "config.hidden_size"),
+        ("hidden_size", json!(0), "config.hidden_size is 0"),
+        ("hidden_size", Value::Null, "config.hidden_size is missing"),
+        ("hidden_size", json!(32), "model.embed_tokens.weight has the shape [512, 64]"),
+        ("vocab_size", json!(511), "has the shape [512, 64], expected [511, 64]"),
+        ("vocab_size", json!(1u64 << 40), "config.vocab_size"),
+        ("num_hidden_layers", json!(1_000_000_000), "config.num_hidden_layers"),
+        ("num_attention_heads", json!(-4), "config.num_attention_heads"),
+        ("num_key_value_heads", json!(3), "config.num_key_value_heads is 3"),
+        ("head_dim", json!(15), "config.head_dim is 15"),
+        ("partial_rotary_factor", json!(1.5), "config.partial_rotary_factor is 24"),
+        ("rms_norm_eps", json!("x"), "config.rms_norm_eps"),
+        ("rope_theta", json!(-1), "config.rope_theta is -1"),
+        ("max_position_embeddings", json!(0), "config.max_position_embeddings is 0"),
+        ("hidden_act", json!("relu"), "the activation \"relu\" (config.hidden_act)"),
+        ("quantization_config", json!({"quant_method": "gptq"}), "quantized by \"gptq\""),
+        ("quantization", json!({"bits": 4, "group_size": 64}), "(config.quantization.bits) is not supported"),
+        ("rope_scaling", json!({"type": "other"}), "RoPE scaling \"other\" (config.rope_scaling.type)"),
+        ("rope_scaling", json!({"rope_type": "llama3", "factor": 8}), "config.rope_scaling.low_freq_factor is missing"),
+        ("rope_scaling", json!({"type": "longrope", "long_factor": [1, 1]}), "rope_scaling.long_factor is 2 long"),
+        (
+            "rope_scaling",
+            json!({"type": "longrope", "long_factor": [1, 1, 1, 1, 1, 1, 1, 1]}),
+            "short_factor is missing",
+        ),
+        ("num_local_experts", json!(4), "config.num_experts_per_tok is missing"),
+    ] {
+        std::fs::write(copy.0.join("config.json"), &good).unwrap();
+        copy.change(|config| drop(config.insert(key.to_owned(), value.clone())));
+        let error = copy.read().expect_err(key);
+        assert!(error.contains(expected), "{key} {value}: {error}");
+    }
+}
+
+#[test]
+fn numbers_are_read_where_they_are() {
+    let Some(copy) = Copy::of("llama") else { return };
+    let plain = copy.read().unwrap();
+    assert_eq!(plain.rope.scaling, RopeScaling::Bands { factor: 8.0, low: 1.0, high: 4.0 });
+    assert_eq!((plain.rope.original_context, plain.tied_embeddings), (32, Some(false)));
+    // A model with other modalities keeps the language model's numbers in an object of its own.
+    copy.change(|config| {
+        let inner = std::mem::take(config);
+        config.insert("model_type".to_owned(), json!("anything"));
+        config.insert("text_config".to_owned(), Value::Object(inner));
+    });
+    assert_eq!(copy.read().unwrap(), plain);
+    // Version 5 of transformers renames RoPE's object and moves the base into it.
+    copy.change(|config| {
+        let inner = config["text_config"].as_object_mut().unwrap();
+        let mut rope = inner.remove("rope_scaling").unwrap();
+        rope["rope_theta"] = inner.remove("rope_theta").unwrap();
+        inner.insert("rope_parameters".to_owned(), rope);
+    });
+    assert_eq!(copy.read().unwrap(), plain);
+}
+
+#[test]
+fn scalings_by_number() {
+    let Some(copy) = Copy::of("llama") else { return };
+    let with = |rope: Value| {
+        copy.change(|config| drop(config.insert("rope_scaling".to_owned(), rope)));
+        copy.read().unwrap().rope
+    };
+    assert_eq!(with(Value::Null).scaling, RopeScaling::None);
+    assert_eq!(with(json!({"rope_type": "default"})).scaling, RopeScaling::None);
+    assert_eq!(with(json!({"type": "linear", "factor": 4})).scaling, RopeScaling::Linear { factor: 4.0 });
+    assert_eq!(with(json!({"type": "dynamic", "factor": 2.0})).scaling, RopeScaling::Dynamic { factor: 2.0 });
+    let yarn = with(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}));
+    let expected = RopeScaling::Yarn { factor: 4.0, beta_fast: 32.0, beta_slow: 1.0, truncate: true };
+    assert_eq!((yarn.scaling, yarn.original_context), (expected, 64));
+    assert!((yarn.magnitude() - 1.138_629_4).abs() < 1e-6);
+    // The file's factor is the whole magnitude; the two weights make it a ratio.
+    let given = with(json!({"type": "yarn", "factor": 4.0, "attention_factor": 1.5}));
+    assert!((given.magnitude() - 1.5).abs() < 1e-6);
+    let ratio = with(json!({"type": "yarn", "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 1.0}));
+    assert!((ratio.magnitude() - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn windows_of_the_configuration() {
+    let Some(copy) = Copy::of("qwen2") else { return };
+    let windows = |change: &[(&str, Value)]| {
+        copy.change(|config| {
+            change.iter().for_each(|(key, value)| drop(config.insert((*key).to_owned(), value.clone())))
+        });
+        copy.read().map(|hyper| hyper.layers.iter().map(|l| l.window).collect::<Vec<_>>())
+    };
+    assert_eq!(windows(&[("sliding_window", json!(8))]), Ok(vec![None; 3]), "use_sliding_window is false");
+    let types = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+    let on = [("use_sliding_window", json!(true)), ("layer_types", types)];
+    assert_eq!(windows(&on), Ok(vec![Some(8), None, Some(8)]));
+    let later = [("layer_types", Value::Null), ("max_window_layers", json!(2))];
+    assert_eq!(windows(&later), Ok(vec![None, None, Some(8)]));
+    let error = windows(&[("layer_types", json!(["full_attention", "chunked_attention", "x"]))]).unwrap_err();
+    assert!(error.contains("\"chunked_attention\" (config.layer_types)"), "{error}");
+}
+
+#[test]
+fn expressly_no_soft_cap_is_none() {
+    let Some(copy) = Copy::of("gemma2") else { return };
+    copy.change(|config| {
+        config.insert("attn_logit_softcapping".to_owned(), Value::Null);
+        config.remove("final_logit_softcapping");
+    });
+    let hyper = copy.read().unwrap();
+    assert_eq!((hyper.attention_softcap, hyper.logit_softcap), (None, Some(30.0)));
+}
+
+/// Whatever single value is changed, the answer is an error or a model that runs: never a panic.
+#[test]
+fn changed_configurations_never_panic() {
+    for name in ["llama", "qwen3_moe"] {
+        let Some(copy) = Copy::of(name) else { continue };
+        let good = json(&copy.0.join("config.json"));
+        let mut keys: Vec<String> = good.as_object().unwrap().keys().cloned().collect();
+        keys.extend(
+            ["layer_types", "partial_rotary_factor", "text_config", "no_rope_layers", "rope_parameters"]
+                .map(str::to_owned),
+        );
+        let values = [
+            Value::Null,
+            json!(0),
+            json!(1),
+            json!(3),
+            json!(-1),
+            json!(1e-45),
+            json!(1e300),
+            json!(u64::MAX),
+            json!("x"),
+            json!(true),
+            json!([]),
+            json!([1, 0, 2]),
+            json!(["full_attention", "sliding_attention", "x"]),
+            json!({"rope_type": "yarn", "factor": 1e38, "original_max_position_embeddings": 1}),
+            json!({"rope_type": "dynamic", "factor": 1e-38}),
+            json!({"rope_type": "longrope", "short_factor": [1], "long_factor": [0]}),
+        ];
+        for (key, value) in keys.iter().flat_map(|key| values.iter().map(move |value| (key, value))) {
+            let mut config = good.clone();
+            config[key] = value.clone();
+            std::fs::write(copy.0.join("config.json"), config.to_string()).unwrap();
+            let Ok(checkpoint) = Checkpoint::open(&copy.0, &OpenOptions::default()) else { continue };
+            let options = LoadOptions { max_rows: 4, context_length: None };
+            let mut all = |_| ControlFlow::Continue(());
+            let Ok(mut decoder) = Decoder::load(&checkpoint, device(Precision::F32), &options, &mut all) else {
+                continue;
+            };
+            let Ok(mut cache) = decoder.new_cache(256, KvType::F16) else { continue };
+            drop(decoder.forward(&batch(&[1, 2], 0, 0), &mut cache));
+        }
+    }
+}
