@@ -93,6 +93,34 @@ impl Form {
         (len / GROUP / groups).checked_mul(header + groups * (own + self.level_bytes()))
     }
 
+    /// What is subtracted from each level.
+    const fn zero(self) -> f32 {
+        match (self.scales, self.levels) {
+            (Scales::Single, Levels::Eight) => 128.0,
+            (Scales::Single, _) => 8.0,
+            (Scales::SuperHalves, _) => 32.0,
+            (Scales::Affine | Scales::Super, _) => 0.0,
+        }
+    }
+
+    /// Scales of both halves of a group and its minimum, of one row. `header` and `own` begin with those bytes.
+    #[inline(always)]
+    fn row_scales(self, header: &[u8], own: &[u8], row: usize) -> ([f32; 2], f32) {
+        let half = |bytes: &[u8], row: usize| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32();
+        match self.scales {
+            Scales::Single => ([half(own, row); 2], 0.0),
+            Scales::Affine => ([half(own, row); 2], half(own, TILE + row)),
+            Scales::Super => {
+                let min = half(header, TILE + row) * f32::from(own[TILE + row]);
+                ([half(header, row) * f32::from(own[row]); 2], min)
+            }
+            Scales::SuperHalves => {
+                let d = half(header, row);
+                ([d * f32::from(own[row].cast_signed()), d * f32::from(own[TILE + row].cast_signed())], 0.0)
+            }
+        }
+    }
+
     /// Where super-groups and groups begin: (header, group) of group `group`.
     pub(crate) const fn offsets(self, group: usize) -> (usize, usize) {
         let (groups, header, own) = self.scale_layout();
@@ -147,12 +175,23 @@ impl Packed {
     /// Row `row` of a tile as `f32`.
     pub(crate) fn decode_row(&self, tile: usize, row: usize, out: &mut [f32]) {
         let tile = &self.tiles[tile * self.tile_bytes..(tile + 1) * self.tile_bytes];
+        let (_, _, own) = self.form.scale_layout();
+        let zero = self.form.zero();
         for (group, out) in out.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-            let unpacked = Unpacked::new(self.form, tile, group);
+            let (header, start) = self.form.offsets(group);
+            let (scales, min) = self.form.row_scales(&tile[header..], &tile[start..], row);
+            let bytes = &tile[start + own..][..self.form.level_bytes()];
             for (k, o) in out.iter_mut().enumerate() {
-                let half = k / (GROUP / 2);
-                let level = f32::from(unpacked.levels[k / 4 * 64 + row * 4 + k % 4]);
-                *o = unpacked.scales[half][row] * (level - unpacked.zero) - unpacked.mins[row];
+                let (step, at) = (k / 4, row * 4 + k % 4);
+                let level = match self.form.levels {
+                    Levels::Eight => bytes[step * 64 + at],
+                    Levels::Four => bytes[step % 4 * 64 + at] >> (step / 4 * 4) & 15,
+                    Levels::Six => {
+                        let upper = bytes[256 + step / 4 * 64 + at] >> (2 * (step % 4)) & 3;
+                        bytes[step % 4 * 64 + at] >> (step / 4 * 4) & 15 | upper << 4
+                    }
+                };
+                *o = scales[step / 4] * (f32::from(level) - zero) - min;
             }
         }
     }
@@ -192,35 +231,11 @@ impl Unpacked {
                 levels.iter_mut().zip(upper).for_each(|(l, u)| *l |= (u >> (2 * (step % 4)) & 3) << 4);
             }
         }
-        let half = |bytes: &[u8], row: usize| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32();
         let (mut scales, mut mins) = ([[0.0; TILE]; 2], [0.0; TILE]);
         for row in 0..TILE {
-            match form.scales {
-                Scales::Single => scales[0][row] = half(rest, row),
-                Scales::Affine => {
-                    scales[0][row] = half(rest, row);
-                    mins[row] = half(&rest[32..], row);
-                }
-                Scales::Super => {
-                    scales[0][row] = half(header, row) * f32::from(rest[row]);
-                    mins[row] = half(&header[32..], row) * f32::from(rest[TILE + row]);
-                }
-                Scales::SuperHalves => {
-                    scales[0][row] = half(header, row) * f32::from(rest[row] as i8);
-                    scales[1][row] = half(header, row) * f32::from(rest[TILE + row] as i8);
-                }
-            }
+            ([scales[0][row], scales[1][row]], mins[row]) = form.row_scales(header, rest, row);
         }
-        let zero = match (form.scales, form.levels) {
-            (Scales::Single, Levels::Eight) => 128.0,
-            (Scales::Single, _) => 8.0,
-            (Scales::SuperHalves, _) => 32.0,
-            _ => 0.0,
-        };
-        if form.scales != Scales::SuperHalves {
-            scales[1] = scales[0];
-        }
-        Self { levels, scales, mins, zero }
+        Self { levels, scales, mins, zero: form.zero() }
     }
 }
 

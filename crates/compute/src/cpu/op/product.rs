@@ -24,8 +24,8 @@ use crate::{
 const NARROW_ROWS: usize = 32;
 /// Rows of a tile when many columns are.
 const WIDE_ROWS: usize = 64;
-/// From this many columns on, weights are decoded into a transposed panel first.
-const WIDE_COLUMNS: usize = 8;
+/// From this many columns on, `f32` products decode weights into a transposed panel first.
+const WIDE_COLUMNS: usize = 32;
 /// Inner elements of a panel: a multiple of every block length; 16 rows of it stay in the first-level cache, 64 in the
 /// second.
 const PANEL: usize = 256;
@@ -81,7 +81,7 @@ impl<'a> Product<'a> {
     }
 
     fn tile_rows(&self) -> usize {
-        if self.n < WIDE_COLUMNS { NARROW_ROWS } else { WIDE_ROWS }
+        if self.n < MAX_BLOCK { NARROW_ROWS } else { WIDE_ROWS }
     }
 }
 

@@ -128,16 +128,21 @@ pub(crate) fn qkv(
 
     let (k, v) = (&*k, &*v);
     let writer = store.writer();
-    // By head, so that blocks which two sequences of a pass share are still written by one thread.
-    team.run(n_kv_heads, |head, _| {
-        for sequence in &rows.sequences {
-            for row in sequence.rows.clone() {
-                let position = rows.positions[row] as usize;
-                let block = sequence.blocks[position / KV_BLOCK] as usize;
-                let k = &k[row * k_width + head * head_dim..][..head_dim];
-                let v = &v[row * v_width + head * v_dim..][..v_dim];
-                // SAFETY: each head belongs to one chunk.
-                unsafe { writer.write(block, head, position % KV_BLOCK, k, v) };
+    // By head, so that blocks which two sequences of a pass share are still written by one thread. A few rows are not
+    // worth a parallel region.
+    const FEW_ROWS: usize = 16;
+    let heads_per_chunk = if n_rows < FEW_ROWS { n_kv_heads } else { 1 };
+    team.ranges(n_kv_heads, heads_per_chunk, |heads, _| {
+        for head in heads {
+            for sequence in &rows.sequences {
+                for row in sequence.rows.clone() {
+                    let position = rows.positions[row] as usize;
+                    let block = sequence.blocks[position / KV_BLOCK] as usize;
+                    let k = &k[row * k_width + head * head_dim..][..head_dim];
+                    let v = &v[row * v_width + head * v_dim..][..v_dim];
+                    // SAFETY: each head belongs to one chunk.
+                    unsafe { writer.write(block, head, position % KV_BLOCK, k, v) };
+                }
             }
         }
     });

@@ -274,6 +274,11 @@ fn columns<const FMA: bool, const R: usize, const V: usize>(tile: &mut Tile<'_>,
         block::<FMA, R, V>(tile, row, col);
         row += R;
     }
+    // What is left: the four query heads of a K/V head, above all.
+    while R > 4 && row + 4 <= tile.n_rows {
+        block::<FMA, 4, V>(tile, row, col);
+        row += 4;
+    }
     while row < tile.n_rows {
         block::<FMA, 1, V>(tile, row, col);
         row += 1;
