@@ -25,9 +25,11 @@ mod version;
 use exit::{Exit, Failure, Result};
 use messages::Language;
 use settings::{
-    Settings,
+    Layers, Settings,
     arguments::{self, Values},
     help,
+    layers::Origin,
+    table,
 };
 use std::{ffi::OsString, process::ExitCode};
 
@@ -76,18 +78,17 @@ fn run(words: Vec<OsString>) -> Result<()> {
     }
     match &invocation.tool {
         Some((tool, values)) => (tool.run)(&invocation.layers, values),
-        None => talk(settings, &invocation.run),
+        None => talk(&invocation.layers, &invocation.run),
     }
 }
 
 /// A chat, or one answer (specification S4).
-fn talk(settings: &Settings, run: &Values) -> Result<()> {
+fn talk(layers: &Layers, run: &Values) -> Result<()> {
+    let settings = layers.settings();
+    refuse_contradictions(layers, run)?;
     let raw = run.has("raw");
     let script = run.path("script")?;
     let prompt = run.text("prompt")?;
-    if script.is_some() && prompt.is_some() {
-        return Err(Failure::new(Exit::Usage, arguments::conflict("--script", "--prompt")));
-    }
     if script.is_none() && (prompt.is_some() || !output::stdin_is_terminal()) {
         // Without a model nothing else matters, and stdin would be read in vain.
         if settings.model.path.is_none() {
@@ -107,6 +108,22 @@ fn talk(settings: &Settings, run: &Values) -> Result<()> {
         loaded.template()?;
     }
     repl::run(loaded, settings.clone(), script.as_deref())
+}
+
+/// Refuses flags of which one would silently take the effect of the other.
+fn refuse_contradictions(layers: &Layers, run: &Values) -> Result<()> {
+    let flagged = |key| table::find(key).is_some_and(|row| matches!(layers.origin(row), Origin::Flag(_)));
+    let rows = [
+        (run.has("script") && run.has("prompt"), "--script", "--prompt"),
+        (run.has("raw") && flagged("history.load"), "--raw", "--load-history"),
+        (run.has("raw") && flagged("generation.system"), "--raw", "--system"),
+        (run.has("raw") && flagged("model.template"), "--raw", "--template"),
+        (layers.settings().history.ephemeral && flagged("history.save"), "--ephemeral", "--save-history"),
+    ];
+    match rows.iter().find(|(contradiction, ..)| *contradiction) {
+        Some((_, one, other)) => Err(Failure::new(Exit::Usage, arguments::conflict(one, other))),
+        None => Ok(()),
+    }
 }
 
 /// Puts language, looks and log into effect.

@@ -364,7 +364,7 @@ fn setting_arguments(row: &'static Row) -> Vec<Arg> {
             .action(ArgAction::SetTrue)
             .overrides_with(row.flag)
             .hide(row.default == "false")
-            .help(format!("{}: {help}", language().pick("not", "無効化")))
+            .help(super::help::turn_off(help))
             .help_heading(heading);
         let on = Arg::new(row.flag)
             .long(row.flag)

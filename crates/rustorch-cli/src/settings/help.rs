@@ -30,6 +30,8 @@ crate::messages::messages! {
     default_word() { "default", "既定" }
     /// No default.
     none_word() { "none", "なし" }
+    /// What the negative spelling of a switch does.
+    turn_off(what) { "turn off: {what}", "無効にする: {what}" }
     /// End of the short help.
     more() {
         "--help: everything; TOOL --help: one tool; help exit-codes: exit codes",
@@ -62,7 +64,7 @@ pub(crate) fn short() -> String {
         entry(&mut out, &spelling(argument), argument.help(language()), None);
     }
     for row in SETTINGS.iter().filter(|row| row.daily) {
-        entry(&mut out, &row_spelling(row), row.help(language()), None);
+        entry(&mut out, &row_spelling(row), &row_help(row), None);
     }
     let names: Vec<&str> = listed().map(|tool| tool.name).collect();
     let lines: Vec<String> = names.chunks(8).map(|names| names.join(", ")).collect();
@@ -138,7 +140,7 @@ fn setting(out: &mut String, row: &Row) {
     let range = row.range();
     let values = if range.is_empty() || row.is_switch() { String::new() } else { format!("{range}; ") };
     let note = format!("[{values}{}; {}; {}]", row.default_for_people(), row.env_name(), row.full_key());
-    entry(out, &row_spelling(row), row.help(language()), Some(&note));
+    entry(out, &row_spelling(row), &row_help(row), Some(&note));
 }
 
 fn entry(out: &mut String, left: &str, help: &str, note: Option<&str>) {
@@ -151,6 +153,12 @@ fn entry(out: &mut String, left: &str, help: &str, note: Option<&str>) {
     if let Some(note) = note {
         let _ = writeln!(out, "{:COLUMN$}{}", "", paint(Channel::Out, Look::Dim, note));
     }
+}
+
+/// What the spelling that is shown does.
+fn row_help(row: &Row) -> String {
+    let help = row.help(language());
+    if row.shown_flag() == row.flag { help.to_owned() } else { turn_off(help) }
 }
 
 fn row_spelling(row: &Row) -> String {

@@ -577,7 +577,6 @@ pub(crate) const SETTINGS: &[Row] = &[
 ];
 
 /// A setting by its full key, `section.key`.
-#[cfg(test)]
 pub(crate) fn find(full_key: &str) -> Option<&'static Row> {
     let (section, key) = full_key.split_once('.')?;
     SETTINGS.iter().find(|row| row.section == section && row.key == key)

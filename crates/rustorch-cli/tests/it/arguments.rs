@@ -32,6 +32,9 @@ fn exit_codes() {
     check(&["--model", model, "--backend", "hybrid", "-p", "x", "--raw"], 4, &["hybrid"]);
     check(&["--model", model, "-p", "x", "--template", "none-such"], 2, &["none-such", "chatml"]);
     check(&["--output", "json", "--script", "x", "--model", model], 2, &["json"]);
+    check(&["--model", model, "-p", "x", "--ephemeral", "--save-history", "x.json"], 2, &["--ephemeral"]);
+    check(&["--model", model, "-p", "x", "--raw", "--system", "x"], 2, &["--raw", "--system"]);
+    check(&["--model", model, "-p", "x", "--script", "x"], 2, &["--script", "--prompt"]);
     check(&["logits", "--model", model], 2, &["--tokens"]);
     check(&["bench", "--model", model, "--repeat", "0"], 2, &["--repeat"]);
 }

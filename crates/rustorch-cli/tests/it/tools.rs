@@ -107,7 +107,9 @@ fn logits_are_those_of_the_reference() {
     home.run(&[&base[..], &["--last"]].concat()).ends_with(0);
     let (shape, last) = npy(&std::fs::read(home.path().join("l.npy")).unwrap());
     assert_eq!(shape, [1, expected_shape[1]]);
-    assert_eq!(last, values[values.len() - shape[1]..]);
+    // Another number of rows may be summed in another order.
+    let apart = last.iter().zip(&values[values.len() - shape[1]..]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(last.len() == shape[1] && apart < 1e-4, "{apart}");
 }
 
 #[test]
