@@ -125,8 +125,9 @@ impl Form {
     pub(crate) const fn offsets(self, group: usize) -> (usize, usize) {
         let (groups, header, own) = self.scale_layout();
         let each = own + self.level_bytes();
-        let start = group / groups * (header + groups * each);
-        (start, start + header + group % groups * each)
+        let shift = groups.trailing_zeros(); // 1 or 8 groups
+        let start = (group >> shift) * (header + groups * each);
+        (start, start + header + (group & (groups - 1)) * each)
     }
 }
 
@@ -241,23 +242,37 @@ impl Unpacked {
 
 /// Packs one row as row `row` of a tile. False: its scales do not fit.
 fn pack_row(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8]) -> bool {
+    // One copy of the loop per type, in which everything about the type is a constant.
+    macro_rules! each {
+        ($($variant:ident)*) => {
+            match dtype {
+                $(DType::$variant => pack_row_of(form, DType::$variant, bytes, row, tile),)*
+                _ => false,
+            }
+        };
+    }
+    each!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K)
+}
+
+#[inline(always)]
+fn pack_row_of(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8]) -> bool {
     let mut fits = true;
-    let blocks = bytes.chunks_exact(dtype.block_bytes());
-    for (index, block) in blocks.enumerate() {
-        let per_block = dtype.block_len() / GROUP;
-        let mut levels = [0u8; SUPER];
-        let levels = &mut levels[..dtype.block_len()];
+    let mut levels = [0u8; SUPER];
+    let levels = &mut levels[..dtype.block_len()];
+    let per_block = dtype.block_len() / GROUP;
+    let (_, _, own) = form.scale_layout();
+    for (index, block) in bytes.chunks_exact(dtype.block_bytes()).enumerate() {
         block_levels(dtype, block, levels);
         for (i, levels) in levels.as_chunks::<GROUP>().0.iter().enumerate() {
             let (header, start) = form.offsets(index * per_block + i);
             fits &= put_scales(dtype, block, i, row, tile, header, start);
-            let (_, _, own) = form.scale_layout();
             put_levels(form, levels, row, &mut tile[start + own..start + own + form.level_bytes()]);
         }
     }
     fits
 }
 
+#[inline(always)]
 fn put_levels(form: Form, levels: &[u8; GROUP], row: usize, to: &mut [u8]) {
     let steps = levels.as_chunks::<4>().0;
     let at = |vector: usize| vector * 64 + row * 4..vector * 64 + row * 4 + 4;
@@ -279,6 +294,7 @@ fn put_levels(form: Form, levels: &[u8; GROUP], row: usize, to: &mut [u8]) {
 }
 
 /// The unsigned levels of a block, in the order of its elements.
+#[inline(always)]
 fn block_levels(dtype: DType, block: &[u8], levels: &mut [u8]) {
     match dtype {
         DType::Q4_0 => nibbles::<16>(&block[2..], levels),
@@ -328,6 +344,7 @@ fn fifth_bits(word: &[u8], bytes: &[u8], levels: &mut [u8]) {
 }
 
 /// Writes the scales of group `group` of a block. False: they do not fit.
+#[inline(always)]
 fn put_scales(
     dtype: DType,
     block: &[u8],
