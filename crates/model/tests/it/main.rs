@@ -10,4 +10,5 @@ mod made;
 mod numbers;
 mod quants;
 mod refusals;
+mod rewritten;
 mod running;
