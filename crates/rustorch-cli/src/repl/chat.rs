@@ -249,15 +249,15 @@ impl Chat {
     /// Writes the conversation wherever it is kept; what cannot be written is a warning, said once.
     pub(crate) fn persist(&mut self) {
         let conversation = self.session.conversation_mut();
-        if !self.autosave.is_on() || (conversation.messages().is_empty() && conversation.system.is_none()) {
+        if !self.autosave.is_on() || conversation.messages().is_empty() {
             return;
         }
-        let notes = self.autosave.write(conversation);
-        for note in notes.iter().filter(|note| !self.said.contains(note)) {
+        let saved = self.autosave.write(conversation);
+        for note in saved.notes.iter().filter(|note| !self.said.contains(note)) {
             output::warning(note);
         }
-        self.unsaved = notes.iter().any(|note| self.said.contains(note)) && self.unsaved;
-        self.said = notes;
+        self.unsaved &= !saved.complete;
+        self.said = saved.notes;
     }
 
     /// Loads the model anew with other settings: another file, another backend. The old one works until the new one does.
@@ -267,6 +267,10 @@ impl Chat {
     pub(crate) fn reload(&mut self, settings: Settings) -> Result<()> {
         interrupt::reset();
         let loaded = loading::load(&settings, &interrupt::wanted).map_err(|mut failure| {
+            if failure.error.is_empty() {
+                // Interrupted: there is no error to hang a hint on.
+                output::note(&words::old_stays());
+            }
             failure.hint = Some(match failure.hint.take() {
                 Some(hint) => format!("{hint}; {}", words::old_stays()),
                 None => words::old_stays(),
@@ -277,6 +281,9 @@ impl Chat {
         self.loaded = loaded;
         self.settings = settings;
         output::note(&words::now_using(visible_line(&self.model_name()), format!("{seconds:.2}")));
+        if self.template().is_none() {
+            output::warning(&words::no_template(loading::builtin_names()));
+        }
         if self.session.conversation().system.is_some() && !self.template_has_system_role() {
             output::warning(&words::no_system_role());
         }

@@ -20,7 +20,7 @@ use crate::{
     command::{self, Flow, parse, parse::Line},
     exit::{Exit, Failure, Result},
     interrupt,
-    loading::Loaded,
+    loading::{self, Loaded},
     output::{self, Channel, Look},
     paths,
     session::{
@@ -37,7 +37,6 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use text::ChatTemplate;
 use turn::{Ask, TurnEnd};
 
 /// A second Ctrl-C within this time of the first ends the program.
@@ -127,8 +126,7 @@ fn welcome(chat: &Chat) {
 /// Loads `--load-history`, and gets the files ready that the conversation is written to.
 fn open_history(chat: &mut Chat) -> Result<()> {
     if chat.template().is_none() {
-        let names: Vec<&str> = ChatTemplate::builtin_names().collect();
-        output::warning(&words::no_template(names.join(", ")));
+        output::warning(&words::no_template(loading::builtin_names()));
     }
     if let Some(path) = chat.settings.history.load.clone() {
         let read = store::read(&path)?;
@@ -219,10 +217,15 @@ fn converse(chat: &mut Chat, reader: &mut Reader) -> Result<()> {
             Line::Message(text) => Ask::New(text),
             Line::Command { name, rest } => {
                 let left_before = chat.asked_to_leave;
-                let flow = command::run(chat, &name, &rest).unwrap_or_else(|failure| {
-                    output::failure(&failure);
-                    Flow::Next
-                });
+                let flow = match command::run(chat, &name, &rest) {
+                    Ok(flow) => flow,
+                    // A reader of stdout that went away ends the program quietly.
+                    Err(failure) if failure.error.is_empty() && failure.exit == Exit::Ok => return Err(failure),
+                    Err(failure) => {
+                        output::failure(&failure);
+                        Flow::Next
+                    }
+                };
                 chat.asked_to_leave &= !left_before;
                 match flow {
                     Flow::Next => continue,

@@ -233,7 +233,6 @@ fn close_line(chat: &Chat, generated: &Generated, context: usize) {
 
 /// Runs the request and shows what comes.
 fn generate(chat: &Chat, request: Request) -> Result<Generated> {
-    interrupt::reset();
     let mut stream = chat.engine().generate(request);
     let _armed = interrupt::arm(stream.canceller());
     let mut view = View::new(chat);

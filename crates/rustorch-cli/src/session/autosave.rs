@@ -77,27 +77,26 @@ impl Autosave {
         self.dir.is_some() || self.also.is_some()
     }
 
-    /// Writes the present state everywhere it belongs. Sentences worth telling come back; an error in one place does not
-    /// keep the others from being written.
-    pub(crate) fn write(&self, conversation: &mut Conversation) -> Vec<String> {
-        let mut notes = Vec::new();
+    /// Writes the present state everywhere it belongs. An error in one place does not keep the others from being written.
+    pub(crate) fn write(&self, conversation: &mut Conversation) -> Saved {
+        let mut saved = Saved { notes: Vec::new(), complete: true };
         if let Some(own) = self.own_file(conversation) {
             match self.archive_oldest(conversation, &own) {
-                Ok(note) => notes.extend(note),
-                Err(failure) => notes.push(sentence(&failure)),
+                Ok(note) => saved.notes.extend(note),
+                Err(failure) => saved.failed(&failure),
             }
             for path in std::iter::once(&own).chain(&self.latest) {
                 if let Err(failure) = store::save(path, conversation, false) {
-                    notes.push(sentence(&failure));
+                    saved.failed(&failure);
                 }
             }
         }
         if let Some(also) = &self.also
             && let Err(failure) = store::save(also, conversation, true)
         {
-            notes.push(sentence(&failure));
+            saved.failed(&failure);
         }
-        notes
+        saved
     }
 
     /// Moves the oldest messages beyond the limit to `ID.archive.jsonl`: written and synced there before they leave the
@@ -114,6 +113,22 @@ impl Autosave {
             message.archived = true;
         }
         Ok(Some(words::archived(excess, paths::display(&archive))))
+    }
+}
+
+/// What a save has to say.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    /// Sentences worth telling.
+    pub(crate) notes: Vec<String>,
+    /// Everything was written everywhere.
+    pub(crate) complete: bool,
+}
+
+impl Saved {
+    fn failed(&mut self, failure: &Failure) {
+        self.complete = false;
+        self.notes.push(sentence(failure));
     }
 }
 
@@ -196,8 +211,8 @@ mod tests {
         assert_eq!(notes, Vec::<String>::new());
         let (second, notes) = Autosave::start(Some(&latest), None, 1000, &two);
         assert_eq!(notes.len(), 1, "{notes:?}");
-        assert!(first.write(&mut one).is_empty());
-        assert!(second.write(&mut two).is_empty());
+        assert!(first.write(&mut one).complete);
+        assert!(second.write(&mut two).complete);
         assert_eq!(store::read(&latest).unwrap().conversation.id, one.id);
         assert_eq!(store::read(&second.own_file(&two).unwrap()).unwrap().conversation, two);
         drop(first);
@@ -211,8 +226,8 @@ mod tests {
         let latest = dir.path().join("latest.json");
         let mut conversation = talk(7);
         let (autosave, _) = Autosave::start(Some(&latest), None, 3, &conversation);
-        assert_eq!(autosave.write(&mut conversation).len(), 1);
-        assert_eq!(autosave.write(&mut conversation).len(), 0);
+        assert_eq!(autosave.write(&mut conversation).notes.len(), 1);
+        assert_eq!(autosave.write(&mut conversation).notes.len(), 0);
         conversation.push(Message::new(Role::User, "m7"));
         autosave.write(&mut conversation);
         assert_eq!(conversation.path().len(), 8);
@@ -230,7 +245,7 @@ mod tests {
         let mut conversation = talk(1);
         let (autosave, notes) = Autosave::start(Some(&latest), None, 0, &conversation);
         assert!(notes[0].contains("damaged-1"), "{notes:?}");
-        assert!(autosave.write(&mut conversation).is_empty());
+        assert!(autosave.write(&mut conversation).notes.is_empty());
         assert!(dir.path().join("latest.json.damaged-1").exists());
         assert_eq!(store::read(&latest).unwrap().conversation, conversation);
     }
@@ -252,6 +267,20 @@ mod tests {
         let mut conversation = talk(1);
         let (autosave, notes) = Autosave::start(None, None, 0, &conversation);
         assert!(notes.is_empty() && !autosave.is_on());
-        assert!(autosave.write(&mut conversation).is_empty());
+        assert!(autosave.write(&mut conversation).notes.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_and_the_rest_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let latest = dir.path().join("latest.json");
+        let mut conversation = talk(1);
+        let also = dir.path().join("blocked");
+        let (autosave, _) = Autosave::start(Some(&latest), Some(also.clone()), 0, &conversation);
+        // A folder has taken the name since.
+        std::fs::create_dir(&also).unwrap();
+        let saved = autosave.write(&mut conversation);
+        assert!(!saved.complete && saved.notes.len() == 1, "{saved:?}");
+        assert_eq!(store::read(&latest).unwrap().conversation, conversation);
     }
 }
