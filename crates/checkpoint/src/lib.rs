@@ -15,6 +15,7 @@ mod limits;
 mod metadata;
 #[allow(unsafe_code, reason = "memory maps")]
 mod mmap;
+mod pickle;
 mod value;
 
 pub use checkpoint::{Checkpoint, OpenOptions, TensorInfo};

@@ -43,3 +43,11 @@ pub(crate) const JSON_VALUES: usize = 1 << 20;
 pub(crate) const SHARDS: usize = 4096;
 /// Longest key of such a file with those it is nested in, in bytes.
 pub(crate) const JSON_KEY_BYTES: usize = 1024;
+/// Longest pickle, in bytes: it holds names and shapes, never elements.
+pub(crate) const PICKLE_BYTES: u64 = 256 << 20;
+/// Most values a pickle may make, keep, or hold on its stack.
+pub(crate) const PICKLE_NODES: usize = 16 << 20;
+/// Deepest nesting of a pickle's values.
+pub(crate) const PICKLE_DEPTH: u16 = 256;
+/// Most dimensions of a tensor in a pickle: those beyond what we can use are listed as such, up to here.
+pub(crate) const PICKLE_DIMS: usize = 64;
