@@ -2,11 +2,12 @@
 //!
 //! It knows files, not transformers: what names and keys mean is the business of the `model` crate.
 
-use crate::{Error, Metadata, Result, error::quoted, file::ModelFile, format};
+use crate::{Error, Metadata, Result, error::quoted, file::ModelFile, format, view::View};
 use std::{
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tensor::{DType, HostTensor, Shape, SharedBytes};
 
@@ -38,6 +39,19 @@ pub struct TensorInfo {
     pub(crate) part: usize,
     /// Where its bytes begin in that file.
     pub(crate) offset: u64,
+    /// How it is made, where it is more than these bytes of the file.
+    pub(crate) view: Option<Arc<View>>,
+}
+
+impl TensorInfo {
+    /// The same tensor, of a file that turned out to be the part `part` of a model.
+    pub(crate) fn in_part(mut self, part: usize) -> Self {
+        self.part = part;
+        if let Some(view) = &mut self.view {
+            Arc::make_mut(view).pieces.iter_mut().for_each(|piece| piece.part = part);
+        }
+        self
+    }
 }
 
 /// What a format's reader found.
@@ -148,15 +162,20 @@ impl Checkpoint {
         self.tensors.get(*self.index.get(name)?)
     }
 
-    /// The tensor called `name` with its bytes: a view of the map, or read now when not mapped.
+    /// The tensor called `name` with its bytes: a view of the map, or read now when not mapped. Elements that lie in the
+    /// file in another order, or in several files, are copied.
     ///
-    /// Error: no such tensor, the file changed since it was opened, cannot be read, or no memory.
+    /// Error: no such tensor, the file changed since it was opened, has another checksum than it says, cannot be read, or
+    /// no memory.
     pub fn load(&self, name: &str) -> Result<HostTensor> {
         let missing = || Error::MissingTensor { path: self.path.clone(), tensor: quoted(name) };
         let info = self.tensor(name).ok_or_else(missing)?;
         let part = self.parts.get(info.part).ok_or_else(missing)?;
         part.check_unchanged()?;
-        let bytes = part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?;
+        let bytes = match &info.view {
+            Some(view) => view.load(&self.path, &self.parts, info)?,
+            None => part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?,
+        };
         HostTensor::new(name, info.dtype, info.shape, bytes).map_err(|source| Error::Tensor {
             path: part.path().to_owned(),
             tensor: quoted(name),

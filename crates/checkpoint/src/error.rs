@@ -43,7 +43,10 @@ pub enum Error {
         detail: String,
     },
     /// A model format that is known but cannot be read.
-    #[error("{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors)", quoted_path(.path))]
+    #[error(
+        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, PyTorch)",
+        quoted_path(.path)
+    )]
     UnsupportedFormat {
         /// The file or directory.
         path: PathBuf,
@@ -75,6 +78,14 @@ pub enum Error {
         field: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A file that asks for more than plain data. Nothing of it was run, and there is no way to allow it.
+    #[error("{} is refused: {detail} (only plain tensors are read, nothing is ever executed)", quoted_path(.path))]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// What it asks for, and where.
+        detail: String,
     },
     /// A tensor in a type that cannot be decoded.
     #[error("{}: tensor {tensor} has type {type_name}, which is not supported", quoted_path(.path))]

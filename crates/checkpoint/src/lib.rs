@@ -17,6 +17,8 @@ mod metadata;
 mod mmap;
 mod pickle;
 mod value;
+mod view;
+mod zip;
 
 pub use checkpoint::{Checkpoint, OpenOptions, TensorInfo};
 pub use error::{Error, Result};

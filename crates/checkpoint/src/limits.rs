@@ -45,9 +45,11 @@ pub(crate) const SHARDS: usize = 4096;
 pub(crate) const JSON_KEY_BYTES: usize = 1024;
 /// Longest pickle, in bytes: it holds names and shapes, never elements.
 pub(crate) const PICKLE_BYTES: u64 = 256 << 20;
-/// Most values a pickle may make, keep, or hold on its stack.
+/// Most values a pickle may make, keep, or hold on its stack, and that are looked at when tensors are sought in it.
 pub(crate) const PICKLE_NODES: usize = 16 << 20;
 /// Deepest nesting of a pickle's values.
 pub(crate) const PICKLE_DEPTH: u16 = 256;
 /// Most dimensions of a tensor in a pickle: those beyond what we can use are listed as such, up to here.
 pub(crate) const PICKLE_DIMS: usize = 64;
+/// Most entries of a zip archive: one for each storage and a few more.
+pub(crate) const ZIP_ENTRIES: u64 = 2 * TENSORS;

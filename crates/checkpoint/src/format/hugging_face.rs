@@ -5,9 +5,9 @@
 //! cache; shards must have plain file names, so that an index cannot reach outside its directory. `config.json` and its
 //! like become metadata under `config.…`; tokenizers and templates are handed out as they are.
 
-use super::safetensors::Part;
+use super::{pytorch, safetensors};
 use crate::{
-    Error, Metadata, OpenOptions, Result,
+    Error, Metadata, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
     error::quoted,
     file::ModelFile,
@@ -21,9 +21,53 @@ use std::{
 };
 use tensor::SharedBytes;
 
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const SUFFIX: &str = ".safetensors";
+/// How a format's weights are called in a directory.
+pub(super) struct Weights {
+    /// The format's name.
+    pub(super) format: &'static str,
+    /// The file that holds all of them.
+    whole: &'static str,
+    /// What says which shard holds which tensor.
+    index: &'static str,
+    /// How names of weights end.
+    suffixes: &'static [&'static str],
+    /// Files with such an ending that a training run leaves behind, and that hold no weights.
+    others: &'static [&'static str],
+    /// Endings of other weights that a file of an unusual name gives way to.
+    unless: &'static [&'static str],
+    read: fn(ModelFile) -> Result<Part>,
+}
+
+pub(super) static SAFETENSORS: Weights = Weights {
+    format: safetensors::NAME,
+    whole: "model.safetensors",
+    index: "model.safetensors.index.json",
+    suffixes: &[".safetensors"],
+    others: &[],
+    unless: &[],
+    read: safetensors::read,
+};
+
+pub(super) static PYTORCH: Weights = Weights {
+    format: pytorch::NAME,
+    whole: "pytorch_model.bin",
+    index: "pytorch_model.bin.index.json",
+    suffixes: &[".bin", ".pt", ".pth"],
+    others: &["optimizer.pt", "optimizer.bin", "rng_state", "scaler.pt", "scheduler.pt", "training_args.bin"],
+    unless: &[".gguf", ".onnx"],
+    read: pytorch::read,
+};
+
+/// One file of weights.
+pub(super) struct Part {
+    pub(super) file: ModelFile,
+    pub(super) tensors: Vec<TensorInfo>,
+    /// What the writer says about the file, by key.
+    pub(super) texts: Vec<(String, String)>,
+    /// Remarks for the user.
+    pub(super) notes: Vec<String>,
+}
+
 const CONFIG: &str = "config.json";
 
 /// Small JSON files that become metadata, and the prefix of their keys.
@@ -54,47 +98,124 @@ const SIDECAR_SUFFIX: &str = ".tiktoken";
 /// Endings of weights in other formats, for the remark that they were not chosen.
 const OTHER_WEIGHTS: &[&str] = &[".gguf", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack"];
 
-/// Opens the directory `path`, which holds `names`. `None`: it has no weights of this kind.
-pub(super) fn open_directory(path: &Path, names: &[String], options: &OpenOptions) -> Result<Option<Contents>> {
-    let has = |name: &str| names.iter().any(|n| n == name);
-    let weights: Vec<&String> = names.iter().filter(|name| name.ends_with(SUFFIX)).collect();
-    let fail = |detail: String| Err(Error::Directory { path: path.to_owned(), detail });
-    let parts = match weights.as_slice() {
-        _ if has(WEIGHTS) => vec![read(&path.join(WEIGHTS), options)?],
-        _ if has(INDEX) => read_shards(path, options)?,
-        [] => return Ok(None),
-        [one] => vec![read(&path.join(one), options)?],
-        [first, ..] => {
-            let n = weights.len();
-            let detail =
-                format!("{n} {SUFFIX} files and no {INDEX}: name the one to open, for example {}", quoted(first));
-            return fail(detail);
+/// Opens the directory `path`, which holds `names`: the first kind of weights that it has. `None`: it has none.
+pub(super) fn open_directory(
+    path: &Path,
+    names: &[String],
+    options: &OpenOptions,
+) -> Result<Option<(&'static str, Contents)>> {
+    for weights in [&SAFETENSORS, &PYTORCH] {
+        if let Some(contents) = weights.open_directory(path, names, options)? {
+            return Ok(Some((weights.format, contents)));
         }
-    };
-    if !has(CONFIG) {
-        return fail(format!("it has weights and no {CONFIG}, which says what model they are"));
     }
-    assemble(path, names, parts, options).map(Some)
+    Ok(None)
 }
 
-/// Opens the model that the weight file `file` belongs to: itself, or all shards of the index beside it.
-pub(super) fn open_file(file: ModelFile, options: &OpenOptions) -> Result<Contents> {
-    let path = file.path().to_owned();
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let names = super::names_in(&directory)?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let is_shard = name != WEIGHTS
-        && names.iter().any(|n| n == INDEX)
-        && Index::read(&directory.join(INDEX))?.shards.contains(name);
-    let parts = if is_shard { read_shards(&directory, options)? } else { vec![Part::read(file)?] };
-    assemble(&directory, &names, parts, options)
-}
+impl Weights {
+    fn open_directory(&self, path: &Path, names: &[String], options: &OpenOptions) -> Result<Option<Contents>> {
+        let has = |name: &str| names.iter().any(|n| n == name);
+        let fail = |detail: String| Err(Error::Directory { path: path.to_owned(), detail });
+        let parts = match self.names(names).as_slice() {
+            _ if has(self.whole) => vec![self.open(&path.join(self.whole), options)?],
+            _ if has(self.index) => self.read_shards(path, options)?,
+            [] => return Ok(None),
+            _ if names.iter().any(|name| self.unless.iter().any(|suffix| name.ends_with(suffix))) => return Ok(None),
+            [one] => vec![self.open(&path.join(one), options)?],
+            [first, .., last] => {
+                let detail = format!(
+                    "several files of weights, {} to {}, and no {}: name the one to open",
+                    quoted(first),
+                    quoted(last),
+                    self.index
+                );
+                return fail(detail);
+            }
+        };
+        if !has(CONFIG) {
+            return fail(format!("it has weights and no {CONFIG}, which says what model they are"));
+        }
+        self.assemble(path, names, parts, options).map(Some)
+    }
 
-fn read(path: &Path, options: &OpenOptions) -> Result<Part> {
-    Part::read(ModelFile::open(path, options.mmap)?)
+    /// Those of `names` that are weights of this kind.
+    fn names<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
+        let ours = |name: &&str| {
+            let ends = self.suffixes.iter().any(|suffix| name.ends_with(suffix));
+            ends && !self.others.iter().any(|other| name.starts_with(other))
+        };
+        names.iter().map(String::as_str).filter(ours).collect()
+    }
+
+    /// Opens the model that the weight file `file` belongs to: itself, or all shards of the index beside it.
+    pub(super) fn open_file(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
+        let path = file.path().to_owned();
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let names = super::names_in(&directory)?;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_shard = name != self.whole
+            && names.iter().any(|n| n == self.index)
+            && Index::read(&directory.join(self.index))?.shards.contains(name);
+        let parts = if is_shard { self.read_shards(&directory, options)? } else { vec![(self.read)(file)?] };
+        self.assemble(&directory, &names, parts, options)
+    }
+
+    fn open(&self, path: &Path, options: &OpenOptions) -> Result<Part> {
+        (self.read)(ModelFile::open(path, options.mmap)?)
+    }
+
+    /// All shards of the index in `directory`, in order of their names.
+    fn read_shards(&self, directory: &Path, options: &OpenOptions) -> Result<Vec<Part>> {
+        let index = Index::read(&directory.join(self.index))?;
+        // Every shard must be there before the first is read: a missing one is the usual mistake.
+        if let Some(missing) = index.shards.iter().find(|shard| std::fs::metadata(directory.join(shard)).is_err()) {
+            let problem = format!("the shard {} is missing", quoted(missing));
+            return Err(Error::Split { path: index.path, problem });
+        }
+        let open = |shard: &String| self.open(&directory.join(shard), options);
+        let parts = index.shards.iter().map(open).collect::<Result<Vec<_>>>()?;
+        index.check(&parts)?;
+        Ok(parts)
+    }
+
+    /// Weights and the files beside them.
+    fn assemble(
+        &self,
+        directory: &Path,
+        names: &[String],
+        parts: Vec<Part>,
+        options: &OpenOptions,
+    ) -> Result<Contents> {
+        let beside = Beside::read(directory, names, options)?;
+        let Beside { mut metadata, sidecars, mut notes } = beside;
+        let mut files = Vec::new();
+        let mut tensors = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let texts = if index == 0 { part.texts } else { Vec::new() };
+            for (key, text) in texts {
+                let text = Value::String(Text(SharedBytes::from_vec(text.into_bytes())));
+                add(&mut metadata, part.file.path(), format!("{}.{key}", self.format), text)?;
+            }
+            notes.extend(part.notes);
+            tensors.extend(part.tensors.into_iter().map(|tensor| tensor.in_part(index)));
+            if tensors.len() as u64 > limits::TENSORS {
+                let problem = format!("the shards hold more than {} tensors, which is too many", limits::TENSORS);
+                return Err(Error::Split { path: part.file.path().to_owned(), problem });
+            }
+            files.push(part.file);
+        }
+        let is_other = |name: &&String| {
+            let ours = self.suffixes.iter().any(|suffix| name.ends_with(suffix));
+            !ours && OTHER_WEIGHTS.iter().any(|suffix| name.ends_with(suffix))
+        };
+        if let Some(other) = names.iter().find(is_other) {
+            notes.push(format!("the directory also holds {}; the {} weights are used", quoted(other), self.format));
+        }
+        Ok(Contents { sidecars, notes, ..Contents::new(files, metadata, tensors) })
+    }
 }
 
 /// Which shards a model has, and which tensors must be in them.
@@ -153,44 +274,6 @@ fn is_plain_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     single && !name.contains(['/', '\\', ':', '\0'])
-}
-
-/// All shards of the index in `directory`, in order of their names.
-fn read_shards(directory: &Path, options: &OpenOptions) -> Result<Vec<Part>> {
-    let index = Index::read(&directory.join(INDEX))?;
-    // Every shard must be there before the first is read: a missing one is the usual mistake.
-    if let Some(missing) = index.shards.iter().find(|shard| std::fs::metadata(directory.join(shard)).is_err()) {
-        let problem = format!("the shard {} is missing", quoted(missing));
-        return Err(Error::Split { path: index.path, problem });
-    }
-    let parts = index.shards.iter().map(|shard| read(&directory.join(shard), options)).collect::<Result<Vec<_>>>()?;
-    index.check(&parts)?;
-    Ok(parts)
-}
-
-/// Weights and the files beside them.
-fn assemble(directory: &Path, names: &[String], parts: Vec<Part>, options: &OpenOptions) -> Result<Contents> {
-    let beside = Beside::read(directory, names, options)?;
-    let Beside { mut metadata, sidecars, mut notes } = beside;
-    let mut files = Vec::new();
-    let mut tensors = Vec::new();
-    for (index, part) in parts.into_iter().enumerate() {
-        let texts = if index == 0 { part.texts } else { Vec::new() };
-        for (key, text) in texts {
-            let text = Value::String(Text(SharedBytes::from_vec(text.into_bytes())));
-            add(&mut metadata, part.file.path(), format!("safetensors.{key}"), text)?;
-        }
-        tensors.extend(part.tensors.into_iter().map(|tensor| crate::TensorInfo { part: index, ..tensor }));
-        if tensors.len() as u64 > limits::TENSORS {
-            let problem = format!("the shards hold more than {} tensors, which is too many", limits::TENSORS);
-            return Err(Error::Split { path: part.file.path().to_owned(), problem });
-        }
-        files.push(part.file);
-    }
-    if let Some(other) = names.iter().find(|name| OTHER_WEIGHTS.iter().any(|suffix| name.ends_with(suffix))) {
-        notes.push(format!("the directory also holds {}; the safetensors weights are used", quoted(other)));
-    }
-    Ok(Contents { sidecars, notes, ..Contents::new(files, metadata, tensors) })
 }
 
 /// What lies beside the weights.

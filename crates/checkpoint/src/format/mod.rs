@@ -7,6 +7,9 @@ mod gguf;
 mod gguf_scan;
 mod gguf_split;
 mod hugging_face;
+mod pytorch;
+mod pytorch_legacy;
+mod pytorch_tensors;
 mod safetensors;
 
 use crate::{Error, OpenOptions, Result, checkpoint::Contents, error::quoted, file::ModelFile, limits};
@@ -23,7 +26,7 @@ pub(crate) trait Format: Sync {
 }
 
 /// The formats, in the order they are tried.
-static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &safetensors::SafeTensors];
+static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &pytorch::PyTorch, &safetensors::SafeTensors];
 
 /// Bytes that are enough to tell a format.
 const SNIFF_BYTES: u64 = 64;
@@ -34,7 +37,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, 
         Err(Error::NotRegular { .. }) if path.is_dir() => {
             let names = names_in(path)?;
             return match hugging_face::open_directory(path, &names, options)? {
-                Some(contents) => Ok((safetensors::NAME, contents)),
+                Some(opened) => Ok(opened),
                 None => Err(directory_error(path, &names)),
             };
         }
@@ -59,12 +62,6 @@ struct Foreign {
 
 /// What people hand in, most telling first bytes first.
 static FOREIGN: &[Foreign] = &[
-    Foreign {
-        name: "PyTorch or other zip archive (.pt, .bin, .pth, .npz)",
-        is_model: true,
-        matches: |head| head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06"),
-    },
-    Foreign { name: "pickle (PyTorch before 1.6)", is_model: true, matches: |head| matches!(head, [0x80, 2..=5, ..]) },
     Foreign {
         name: "ONNX",
         is_model: true,
@@ -125,15 +122,13 @@ fn directory_error(path: &Path, names: &[String]) -> Error {
         let detail = format!("name the model file in it, for example {}", quoted(gguf));
         return Error::Directory { path: path.to_owned(), detail };
     }
-    let kinds: [(bool, &'static str); 2] =
-        [(has(".onnx"), "ONNX directory"), (has(".pth") || has(".pt") || has(".bin"), "PyTorch directory")];
-    match kinds.into_iter().find(|(found, _)| *found) {
-        Some((_, format)) => Error::UnsupportedFormat { path: path.to_owned(), format },
-        None if has("config.json") => Error::Directory {
+    match () {
+        () if has(".onnx") => Error::UnsupportedFormat { path: path.to_owned(), format: "ONNX directory" },
+        () if has("config.json") => Error::Directory {
             path: path.to_owned(),
-            detail: "it has a config.json and no weights (model.safetensors): was the download interrupted?".to_owned(),
+            detail: "it has a config.json and no weights (model.safetensors, pytorch_model.bin): was the download interrupted?".to_owned(),
         },
-        None => Error::Directory { path: path.to_owned(), detail: "it holds no model file".to_owned() },
+        () => Error::Directory { path: path.to_owned(), detail: "it holds no model file".to_owned() },
     }
 }
 
@@ -148,8 +143,6 @@ mod tests {
             let error = refusal(Path::new("m.gguf"), head, 1 << 20).to_string();
             assert!(error.contains(expected), "{error}");
         }
-        check(b"PK\x03\x04rest", "zip");
-        check(b"\x80\x02\x8a\nl\xfc", "pickle");
         check(b"\x08\x08\x12\x07pytorch", "ONNX");
         check(b"\n <!DOCTYPE html><html>", "HTML");
         check(b"version https://git-lfs.github.com/spec/v1", "git lfs pull");

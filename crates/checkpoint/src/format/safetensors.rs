@@ -4,7 +4,10 @@
 //! byte of the rest in exactly one tensor. What belongs here: one file. What does not: shards and the files beside them
 //! (`hugging_face.rs`).
 
-use super::{Format, hugging_face};
+use super::{
+    Format,
+    hugging_face::{self, Part},
+};
 use crate::{
     Error, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
@@ -40,45 +43,35 @@ impl Format for SafeTensors {
     }
 
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
-        hugging_face::open_file(file, options)
+        hugging_face::SAFETENSORS.open_file(file, options)
     }
 }
 
-/// One file, its tensors in the order of their bytes.
-pub(super) struct Part {
-    pub(super) file: ModelFile,
-    pub(super) tensors: Vec<TensorInfo>,
-    /// What the writer says about the file, by key.
-    pub(super) texts: Vec<(String, String)>,
-}
-
-impl Part {
-    /// Reads and checks the header of `file`.
-    pub(super) fn read(file: ModelFile) -> Result<Self> {
-        let path = file.path();
-        let in_header = |problem: String| malformed(path, "header", problem);
-        let field = || "the header's length".to_owned();
-        let Some(after) = file.len().checked_sub(LENGTH_BYTES) else {
-            return Err(in_header(format!("truncated: {} bytes are too short for its length", file.len())));
-        };
-        let len = file.bytes(0, LENGTH_BYTES, field)?;
-        let len = len.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        if len > limits::SAFETENSORS_HEADER_BYTES {
-            let most = limits::SAFETENSORS_HEADER_BYTES;
-            return Err(in_header(format!("the length {len} is too large (at most {most} bytes)")));
-        }
-        let Some(data_len) = after.checked_sub(len) else {
-            return Err(in_header(format!("truncated: its length is {len}, the file ends after {after} more bytes")));
-        };
-        let bytes = file.bytes(LENGTH_BYTES, len, || "the header".to_owned())?;
-        if bytes.first() != Some(&b'{') {
-            return Err(in_header("it is no JSON object: it does not begin with `{`".to_owned()));
-        }
-        let header: Header = serde_json::from_slice(&bytes)
-            .map_err(|e| in_header(format!("invalid JSON: {}", harmless(&e.to_string()))))?;
-        let tensors = place(path, header.entries, LENGTH_BYTES + len, data_len)?;
-        Ok(Self { texts: header.texts, tensors, file })
+/// Reads and checks the header of `file`: its tensors in the order of their bytes.
+pub(super) fn read(file: ModelFile) -> Result<Part> {
+    let path = file.path();
+    let in_header = |problem: String| malformed(path, "header", problem);
+    let field = || "the header's length".to_owned();
+    let Some(after) = file.len().checked_sub(LENGTH_BYTES) else {
+        return Err(in_header(format!("truncated: {} bytes are too short for its length", file.len())));
+    };
+    let len = file.bytes(0, LENGTH_BYTES, field)?;
+    let len = len.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    if len > limits::SAFETENSORS_HEADER_BYTES {
+        let most = limits::SAFETENSORS_HEADER_BYTES;
+        return Err(in_header(format!("the length {len} is too large (at most {most} bytes)")));
     }
+    let Some(data_len) = after.checked_sub(len) else {
+        return Err(in_header(format!("truncated: its length is {len}, the file ends after {after} more bytes")));
+    };
+    let bytes = file.bytes(LENGTH_BYTES, len, || "the header".to_owned())?;
+    if bytes.first() != Some(&b'{') {
+        return Err(in_header("it is no JSON object: it does not begin with `{`".to_owned()));
+    }
+    let header: Header =
+        serde_json::from_slice(&bytes).map_err(|e| in_header(format!("invalid JSON: {}", harmless(&e.to_string()))))?;
+    let tensors = place(path, header.entries, LENGTH_BYTES + len, data_len)?;
+    Ok(Part { texts: header.texts, notes: Vec::new(), tensors, file })
 }
 
 fn malformed(path: &Path, field: &str, problem: String) -> Error {
@@ -128,7 +121,7 @@ fn place(path: &Path, mut entries: Vec<(String, Entry)>, start: u64, data_len: u
         }
         at = end;
         // Both end inside the file, whose length is a u64.
-        tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset: start + begin });
+        tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset: start + begin, view: None });
     }
     if at != data_len {
         let problem =

@@ -109,10 +109,10 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             op::POP => match self.marks.last() {
-                Some(mark) if *mark == self.stack.len() => self.to_mark().map(drop),
+                Some(mark) if *mark == self.stack.len() => self.pop_mark().map(drop),
                 _ => self.pop().map(drop),
             },
-            op::POP_MARK => self.to_mark().map(drop),
+            op::POP_MARK => self.pop_mark().map(drop),
             op::DUP => {
                 let top = *self.top()?;
                 self.stack.push(top);
@@ -281,7 +281,7 @@ impl<'a> Machine<'a> {
     }
 
     /// What was pushed since the last `MARK`.
-    fn to_mark(&mut self) -> Read<Vec<Id>> {
+    fn pop_mark(&mut self) -> Read<Vec<Id>> {
         match self.marks.pop() {
             Some(mark) if mark <= self.stack.len() => Ok(self.stack.split_off(mark)),
             _ => bad("the stack has no MARK"),
@@ -403,7 +403,7 @@ impl<'a> Machine<'a> {
             op::TUPLE1 => self.pop_array::<1>()?.to_vec(),
             op::TUPLE2 => self.pop_array::<2>()?.to_vec(),
             op::TUPLE3 => self.pop_array::<3>()?.to_vec(),
-            _ => self.to_mark()?,
+            _ => self.pop_mark()?,
         };
         if items.is_empty() {
             return self.push(EMPTY_TUPLE);
@@ -416,12 +416,12 @@ impl<'a> Machine<'a> {
         let added = match self.opcode {
             op::EMPTY_LIST => return self.push_node(Node::List(Vec::new()), 1),
             op::LIST => {
-                let items = self.to_mark()?;
+                let items = self.pop_mark()?;
                 let depth = self.depth_above(&items)?;
                 return self.push_node(Node::List(items), depth);
             }
             op::APPEND => vec![self.pop()?],
-            _ => self.to_mark()?,
+            _ => self.pop_mark()?,
         };
         let id = *self.top()?;
         self.deepen(id, &added)?;
@@ -438,7 +438,7 @@ impl<'a> Machine<'a> {
         let added = match self.opcode {
             op::EMPTY_DICT => return self.push_node(Node::Dict(Vec::new()), 1),
             op::SETITEM => self.pop_array::<2>()?.to_vec(),
-            _ => self.to_mark()?,
+            _ => self.pop_mark()?,
         };
         if !added.len().is_multiple_of(2) {
             return bad("invalid: a key without a value");
@@ -464,11 +464,11 @@ impl<'a> Machine<'a> {
         match self.opcode {
             op::EMPTY_SET => self.push(OPAQUE),
             op::FROZENSET => {
-                self.to_mark()?;
+                self.pop_mark()?;
                 self.push(OPAQUE)
             }
             _ => {
-                self.to_mark()?;
+                self.pop_mark()?;
                 match self.node(*self.top()?) {
                     Node::Opaque => Ok(()),
                     other => bad(format!("adds items to {}, which is invalid", other.kind())),

@@ -16,7 +16,6 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use globals::Element;
 pub(crate) use machine::read;
 pub(crate) use node::{Id, Node, Pickle, Storage, Tensor};
 
@@ -29,15 +28,6 @@ pub(crate) enum Fault {
     Bad(String),
     /// It asks for something that is not plain data.
     Forbidden(String),
-}
-
-impl Fault {
-    /// What is wrong, for a message.
-    pub(crate) fn problem(&self) -> &str {
-        match self {
-            Self::Truncated(problem) | Self::Bad(problem) | Self::Forbidden(problem) => problem,
-        }
-    }
 }
 
 /// What a step of reading gives.

@@ -102,6 +102,15 @@ impl<'a> Pickle<'a> {
         Some((storage, key))
     }
 
+    /// All storages with their keys; several tensors may have made one each for the same key.
+    pub(crate) fn storages(&self) -> impl Iterator<Item = (&Storage, &str)> {
+        self.nodes.iter().filter_map(|node| {
+            let Node::Storage(storage) = node else { return None };
+            let Node::Text(key) = self.node(storage.key) else { return None };
+            Some((storage.as_ref(), key.as_ref()))
+        })
+    }
+
     /// The value it stands for.
     pub(crate) fn root(&self) -> &Node<'a> {
         self.node(self.root)

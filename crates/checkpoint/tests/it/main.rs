@@ -6,6 +6,8 @@ mod golden;
 mod limits;
 mod malformed;
 mod open;
+mod pytorch;
 mod safetensors;
 mod split;
+mod torch_writer;
 mod writer;

@@ -164,7 +164,7 @@ fn directories_say_what_they_hold() {
         let error = Checkpoint::open(directory.path(), &MAPPED).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    check(&["config.json", "pytorch_model.bin"], "PyTorch directory, which is not supported yet");
+    check(&["config.json", "pytorch_model.bin"], "neither a zip archive nor a pickle");
     check(&["config.json"], "no weights (model.safetensors)");
     check(&["model.onnx"], "ONNX");
     check(&["config.json", "q4.gguf"], "`q4.gguf`");
