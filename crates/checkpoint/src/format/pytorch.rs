@@ -73,7 +73,7 @@ pub(super) fn read(file: ModelFile) -> Result<Part> {
 pub(super) fn refusal(file: &ModelFile, fault: Fault) -> Error {
     let path = file.path().to_owned();
     match fault {
-        Fault::Forbidden(detail) => Error::Forbidden { path, detail },
+        Fault::Forbidden(problem) => Error::Forbidden { path, detail: format!("pickle {problem}") },
         Fault::Bad(problem) | Fault::Truncated(problem) => {
             Error::Malformed { path, field: "pickle".to_owned(), problem }
         }

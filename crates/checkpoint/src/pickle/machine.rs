@@ -66,8 +66,7 @@ impl<'a> Machine<'a> {
 
     /// Says where in the pickle the fault is.
     fn placed(&self, fault: Fault) -> Fault {
-        let place =
-            |problem: String| format!("pickle opcode {} at byte {}: {problem}", op::name(self.opcode), self.opcode_at);
+        let place = |problem: String| format!("opcode {} at byte {}: {problem}", op::name(self.opcode), self.opcode_at);
         match fault {
             Fault::Truncated(_) if self.opcode_at == self.bytes.len() => {
                 Fault::Truncated(format!("truncated: the pickle ends after {} bytes without STOP", self.bytes.len()))

@@ -148,7 +148,7 @@ fn storages_and_tensors_of_every_kind() {
 fn forbidden(program: &[u8], parts: &[&str]) {
     match read(program) {
         Err(Fault::Forbidden(problem)) => {
-            assert!(problem.contains("pickle") && parts.iter().all(|part| problem.contains(part)), "{problem}");
+            assert!(parts.iter().all(|part| problem.contains(part)), "{problem}");
         }
         other => panic!("{other:?}"),
     }
@@ -192,7 +192,7 @@ fn whatever_runs_code_is_refused_by_name() {
 fn damaged(program: &[u8], parts: &[&str]) {
     match read(program) {
         Err(Fault::Bad(problem) | Fault::Truncated(problem)) => {
-            assert!(problem.contains("pickle") && parts.iter().all(|part| problem.contains(part)), "{problem}");
+            assert!(parts.iter().all(|part| problem.contains(part)), "{problem}");
         }
         other => panic!("{other:?}"),
     }

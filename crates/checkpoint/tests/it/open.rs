@@ -165,7 +165,7 @@ fn directories_say_what_they_hold() {
         assert!(error.contains(expected), "{error}");
     }
     check(&["config.json", "pytorch_model.bin"], "neither a zip archive nor a pickle");
-    check(&["config.json"], "no weights (model.safetensors)");
+    check(&["config.json"], "no weights (model.safetensors, pytorch_model.bin)");
     check(&["model.onnx"], "ONNX");
     check(&["config.json", "q4.gguf"], "`q4.gguf`");
     check(&[], "no model file");
