@@ -2,7 +2,13 @@
 //!
 //! It knows files, not transformers: what names and keys mean is the business of the `model` crate.
 
-use crate::{Error, Metadata, Result, error::quoted, file::ModelFile, format, view::View};
+use crate::{
+    Error, Metadata, Result,
+    error::quoted,
+    file::ModelFile,
+    format,
+    view::{Piece, View},
+};
 use std::{
     collections::HashMap,
     fmt,
@@ -51,6 +57,14 @@ impl TensorInfo {
             Arc::make_mut(view).pieces.iter_mut().for_each(|piece| piece.part = part);
         }
         self
+    }
+
+    /// Where its elements are, in pieces.
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        match &self.view {
+            Some(view) => view.pieces.clone(),
+            None => vec![Piece::in_order(self.part, self.offset, self.shape.dims())],
+        }
     }
 }
 

@@ -59,6 +59,12 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
+    /// Elements one after another, without a checksum.
+    pub(crate) fn in_order(part: usize, offset: u64, dims: &[usize]) -> Self {
+        let after = |i: usize| dims.get(i + 1..).unwrap_or_default().iter().product();
+        Self { part, offset, dims: dims.to_vec(), strides: (0..dims.len()).map(after).collect(), guard: None }
+    }
+
     /// Whether its elements lie one after another, in order.
     pub(crate) fn is_contiguous(&self) -> bool {
         let mut expected = 1usize;

@@ -5,7 +5,7 @@
 //! cache; shards must have plain file names, so that an index cannot reach outside its directory. `config.json` and its
 //! like become metadata under `config.…`; tokenizers and templates are handed out as they are.
 
-use super::{pytorch, safetensors};
+use super::{pytorch, pytorch_meta, safetensors};
 use crate::{
     Error, Metadata, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
@@ -69,6 +69,8 @@ pub(super) struct Part {
 }
 
 const CONFIG: &str = "config.json";
+/// What stands for it beside weights in Meta's layout.
+const PARAMS: &str = "params.json";
 
 /// Small JSON files that become metadata, and the prefix of their keys.
 const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -76,6 +78,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("generation_config.json", "generation_config"),
     ("tokenizer_config.json", "tokenizer_config"),
     ("special_tokens_map.json", "special_tokens_map"),
+    (PARAMS, "params"),
 ];
 /// Objects in them with an entry per token, which are for the tokenizer's reader to take from the file itself.
 const SKIPPED: &[&str] = &["added_tokens_decoder"];
@@ -104,12 +107,25 @@ pub(super) fn open_directory(
     names: &[String],
     options: &OpenOptions,
 ) -> Result<Option<(&'static str, Contents)>> {
-    for weights in [&SAFETENSORS, &PYTORCH] {
-        if let Some(contents) = weights.open_directory(path, names, options)? {
-            return Ok(Some((weights.format, contents)));
-        }
+    if let Some(contents) = SAFETENSORS.open_directory(path, names, options)? {
+        return Ok(Some((SAFETENSORS.format, contents)));
     }
-    Ok(None)
+    let usual = [PYTORCH.whole, PYTORCH.index];
+    let is_usual = names.iter().any(|name| usual.contains(&name.as_str()));
+    let parts = if is_usual { None } else { pytorch_meta::open(path, names, options)? };
+    let contents = match parts {
+        Some(contents) => Some(contents),
+        None => PYTORCH.open_directory(path, names, options)?,
+    };
+    Ok(contents.map(|contents| (PYTORCH.format, contents)))
+}
+
+/// The directory that the file `path` is in.
+pub(super) fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 impl Weights {
@@ -150,10 +166,7 @@ impl Weights {
     /// Opens the model that the weight file `file` belongs to: itself, or all shards of the index beside it.
     pub(super) fn open_file(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
         let path = file.path().to_owned();
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+        let directory = directory_of(&path);
         let names = super::names_in(&directory)?;
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_shard = name != self.whole
@@ -163,7 +176,8 @@ impl Weights {
         self.assemble(&directory, &names, parts, options)
     }
 
-    fn open(&self, path: &Path, options: &OpenOptions) -> Result<Part> {
+    /// Opens one file of weights.
+    pub(super) fn open(&self, path: &Path, options: &OpenOptions) -> Result<Part> {
         (self.read)(ModelFile::open(path, options.mmap)?)
     }
 
@@ -182,7 +196,7 @@ impl Weights {
     }
 
     /// Weights and the files beside them.
-    fn assemble(
+    pub(super) fn assemble(
         &self,
         directory: &Path,
         names: &[String],
@@ -296,7 +310,7 @@ impl Beside {
         if metadata.iter().any(|(key, _)| key.starts_with("config.auto_map.")) {
             notes.push("the model brings Python code of its own (auto_map), which is never run".to_owned());
         }
-        if !names.iter().any(|name| name == CONFIG) {
+        if !names.iter().any(|name| [CONFIG, PARAMS].contains(&name.as_str())) {
             notes.push(format!("there is no {CONFIG} beside the weights"));
         }
         let mut sidecars = Vec::new();

@@ -9,6 +9,7 @@ mod gguf_split;
 mod hugging_face;
 mod pytorch;
 mod pytorch_legacy;
+mod pytorch_meta;
 mod pytorch_tensors;
 mod safetensors;
 

@@ -8,7 +8,7 @@
 use super::{
     Format,
     hugging_face::{self, Part},
-    pytorch_legacy,
+    pytorch_legacy, pytorch_meta,
     pytorch_tensors::{self, Found, Place},
 };
 use crate::{
@@ -41,6 +41,13 @@ impl Format for PyTorch {
     }
 
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
+        let name = file.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if pytorch_meta::is_part(name) {
+            let directory = hugging_face::directory_of(file.path());
+            if let Some(contents) = pytorch_meta::open(&directory, &super::names_in(&directory)?, options)? {
+                return Ok(contents);
+            }
+        }
         hugging_face::PYTORCH.open_file(file, options)
     }
 }

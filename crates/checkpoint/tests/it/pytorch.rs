@@ -399,3 +399,93 @@ proptest! {
         survive(&Zip::model(&program, &[&six(), HALVES]).bytes());
     }
 }
+
+#[test]
+fn meta_weights_of_a_story_model() {
+    let Some(folder) = fixtures::find("stories260K") else { return };
+    let hf = Checkpoint::open(&folder.join("hf-bf16"), &MAPPED).unwrap();
+    for path in ["meta", "meta/consolidated.00.pth"] {
+        let meta = Checkpoint::open(&folder.join(path), &MAPPED).unwrap();
+        assert_eq!(meta.format(), "pytorch");
+        assert_eq!(meta.metadata().u32("params.n_kv_heads").unwrap(), Some(4));
+        assert_eq!(meta.metadata().f32("params.norm_eps").unwrap(), Some(1e-5));
+        assert_eq!(meta.sidecars().collect::<Vec<_>>(), ["tokenizer.model"]);
+        for (ours, theirs) in [
+            ("tok_embeddings.weight", "model.embed_tokens.weight"),
+            ("norm.weight", "model.norm.weight"),
+            ("layers.4.attention.wv.weight", "model.layers.4.self_attn.v_proj.weight"),
+            ("layers.4.attention.wo.weight", "model.layers.4.self_attn.o_proj.weight"),
+            ("layers.0.feed_forward.w1.weight", "model.layers.0.mlp.gate_proj.weight"),
+            ("layers.0.feed_forward.w2.weight", "model.layers.0.mlp.down_proj.weight"),
+        ] {
+            let (a, b) = (meta.load(ours).unwrap(), hf.load(theirs).unwrap());
+            assert_eq!((a.dtype(), a.shape()), (b.dtype(), b.shape()), "{ours}");
+            assert!(a.bytes()[..] == b.bytes()[..], "{ours}");
+        }
+    }
+}
+
+/// Part `number` of a model of two, of which each tensor is 2 × 2 and counts on from the part's number times 100.
+fn half_of_a_model(number: u8, names: &[&str]) -> Vec<u8> {
+    let storages: Vec<Vec<u8>> = (0..names.len())
+        .map(|i| {
+            let first = f32::from(number) * 100.0 + i as f32 * 10.0;
+            floats(&[first, first + 1.0, first + 2.0, first + 3.0])
+        })
+        .collect();
+    let storages: Vec<&[u8]> = storages.iter().map(Vec::as_slice).collect();
+    let keys: Vec<String> = (0..names.len()).map(|i| i.to_string()).collect();
+    let programs: Vec<_> =
+        names.iter().zip(&keys).map(|(name, key)| (*name, Tensor::floats(key, &[2, 2]).program())).collect();
+    Zip::model(&dictionary(&programs), &storages).bytes()
+}
+
+#[test]
+fn meta_weights_in_parts() {
+    let names = ["wq.weight", "wo.weight", "norm.weight", "tok_embeddings.weight"];
+    let two = |width: usize, names: [&[&str]; 2]| {
+        let directory = tempfile::tempdir().unwrap();
+        for (number, names) in (0..2).zip(names) {
+            let name = format!("consolidated.{number:02}.pth");
+            write(directory.path(), &name, &half_of_a_model(number, names));
+        }
+        write(directory.path(), "params.json", format!("{{\"dim\": {width}}}").as_bytes());
+        directory
+    };
+    // Rows of the embedding are cut when it is as wide as the model, columns when it is half as wide.
+    for (width, embedding) in [
+        (2, [30.0, 31.0, 32.0, 33.0, 130.0, 131.0, 132.0, 133.0]),
+        (4, [30.0, 31.0, 130.0, 131.0, 32.0, 33.0, 132.0, 133.0]),
+    ] {
+        let directory = two(width, [&names, &names]);
+        for options in [MAPPED, READ] {
+            let model = Checkpoint::open(directory.path(), &options).unwrap();
+            let check = |name: &str, dims: &[usize], values: &[f32]| {
+                let tensor = model.load(name).unwrap();
+                assert_eq!(model.tensor(name).unwrap().bytes, tensor.bytes().len() as u64);
+                assert_eq!((tensor.shape().dims(), &tensor.to_f32().unwrap()[..]), (dims, values), "{name}");
+            };
+            check("wq.weight", &[4, 2], &[0.0, 1.0, 2.0, 3.0, 100.0, 101.0, 102.0, 103.0]);
+            check("wo.weight", &[2, 4], &[10.0, 11.0, 110.0, 111.0, 12.0, 13.0, 112.0, 113.0]);
+            check("norm.weight", &[2, 2], &[20.0, 21.0, 22.0, 23.0]);
+            check("tok_embeddings.weight", if width == 2 { &[4, 2] } else { &[2, 4] }, &embedding);
+            assert_eq!(model.files().len(), 2);
+            let order: Vec<&str> = model.tensors().iter().map(|t| t.name.as_str()).collect();
+            assert_eq!(order, names);
+        }
+    }
+    #[track_caller]
+    fn check(directory: &tempfile::TempDir, parts: &[&str]) {
+        let error = Checkpoint::open(directory.path(), &MAPPED).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    check(&two(6, [&names, &names]), &["`tok_embeddings.weight`", "are parts missing"]);
+    check(&two(4, [&names, &names[..3]]), &["`tok_embeddings.weight`", "1 of 2 parts"]);
+    check(&two(4, [&["strange.weight"], &["strange.weight"]]), &["`strange.weight`", "axis", "not known"]);
+    let gap = two(4, [&names, &names]);
+    std::fs::remove_file(gap.path().join("consolidated.00.pth")).unwrap();
+    check(&gap, &["`consolidated.00.pth` is missing"]);
+    let damaged = two(4, [&names, &names]);
+    write(damaged.path(), "params.json", b"{\"dim\": }");
+    check(&damaged, &["params.json", "JSON"]);
+}
