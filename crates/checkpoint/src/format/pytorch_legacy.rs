@@ -88,7 +88,7 @@ impl<'a> Stream<'a> {
         }
         let machine = next()?;
         if let Node::Dict(facts) = machine.root() {
-            let is_order = |key: &Node<'_>| matches!(key, Node::Text(key) if key == "little_endian");
+            let is_order = |key: &Node<'_>| matches!(key, Node::Text(key) if *key == "little_endian");
             let order = facts.iter().find(|(key, _)| is_order(machine.node(*key)));
             if order.is_some_and(|(_, value)| !matches!(machine.node(*value), Node::Bool(true))) {
                 let detail = "the byte order is big endian, only little endian is supported".to_owned();
@@ -135,7 +135,7 @@ impl<'a> Stream<'a> {
                 return Err(bad("pickle of storage keys".to_owned(), "a key is no string"));
             };
             let field = || format!("storage {}", quoted(key.as_bytes()));
-            let Some(element_bytes) = element_bytes.get(key.as_ref()) else {
+            let Some(element_bytes) = element_bytes.get(key) else {
                 return Err(bad(field(), "no tensor says what type it has"));
             };
             let left = file.len().saturating_sub(at);
@@ -150,7 +150,7 @@ impl<'a> Stream<'a> {
                 return Err(bad(field(), &problem));
             };
             let offset = at.saturating_add(COUNT_BYTES);
-            if places.insert(key.as_ref(), Place { offset, bytes, guard: None }).is_some() {
+            if places.insert(*key, Place { offset, bytes, guard: None }).is_some() {
                 return Err(bad(field(), "duplicate: the key occurs twice"));
             }
             at = offset.saturating_add(bytes);

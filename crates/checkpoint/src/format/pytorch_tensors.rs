@@ -73,7 +73,7 @@ fn unwrapped(pickle: &Pickle<'_>) -> Id {
             break;
         }
         let mut wrapped = entries.iter().filter(|(key, value)| {
-            let is_wrapper = matches!(pickle.node(*key), Node::Text(key) if WRAPPERS.contains(&key.as_ref()));
+            let is_wrapper = matches!(pickle.node(*key), Node::Text(key) if WRAPPERS.contains(key));
             is_wrapper && matches!(pickle.node(*value), Node::Dict(inner) if !inner.is_empty())
         });
         match (wrapped.next(), wrapped.next()) {

@@ -8,10 +8,12 @@
 //! dropping them never recurses. Opcodes follow CPython's `pickletools` (protocols 0 to 5), the records of tensors
 //! `torch/_utils.py`. What does not belong here: archives, files and where storages lie (`format/pytorch*.rs`).
 
+mod construct;
 mod globals;
 mod machine;
 mod node;
 mod opcode;
+mod program;
 mod record;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! The values that a pickle can make: plain data, storages and tensors.
 
 use super::globals::{Element, Global};
-use std::borrow::Cow;
 
 /// The number of a node in its arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Id(pub(super) u32);
 
-/// A value. Containers hold the numbers of their elements; text and bytes are views of the pickle where they can be.
+/// A value. Containers hold the numbers of their elements; text is a view of the pickle.
 #[derive(Debug)]
 pub(crate) enum Node<'a> {
     None,
@@ -16,7 +15,7 @@ pub(crate) enum Node<'a> {
     /// An integer that does not fit `i64`, as little-endian two's complement.
     Long(&'a [u8]),
     Float,
-    Text(Cow<'a, str>),
+    Text(&'a str),
     Bytes,
     Tuple(Box<[Id]>),
     List(Vec<Id>),
@@ -107,7 +106,7 @@ impl<'a> Pickle<'a> {
         self.nodes.iter().filter_map(|node| {
             let Node::Storage(storage) = node else { return None };
             let Node::Text(key) = self.node(storage.key) else { return None };
-            Some((storage.as_ref(), key.as_ref()))
+            Some((storage.as_ref(), *key))
         })
     }
 

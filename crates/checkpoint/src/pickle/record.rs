@@ -20,7 +20,7 @@ pub(super) fn storage(nodes: &[Node<'_>], id: Id) -> Read<Storage> {
     let fields: Vec<&Node<'_>> = items.iter().take(7).map(|id| get(nodes, *id)).collect();
     let key_id = items.get(2).copied().unwrap_or(id);
     let (class, key, n_elements, window) = match fields.as_slice() {
-        [Node::Text(kind), ..] if kind != "storage" => {
+        [Node::Text(kind), ..] if *kind != "storage" => {
             let problem = format!("asks for an object of kind {}; only storages are allowed", quoted(kind.as_bytes()));
             return Err(Fault::Forbidden(problem));
         }

@@ -39,7 +39,7 @@ fn a_dictionary_of_a_tensor() {
     assert_eq!(pickle.len, bytes.len());
     let Node::Dict(entries) = pickle.root() else { panic!("{:?}", pickle.root()) };
     let [(key, value)] = entries.as_slice() else { panic!("{entries:?}") };
-    assert!(matches!(pickle.node(*key), Node::Text(text) if text == "w"));
+    assert!(matches!(pickle.node(*key), Node::Text(text) if *text == "w"));
     let Node::Tensor(tensor) = pickle.node(*value) else { panic!("{:?}", pickle.node(*value)) };
     assert_eq!((tensor.offset, &tensor.dims[..], &tensor.strides[..]), (0, &[2, 3][..], &[3, 1][..]));
     let (storage, key) = pickle.storage(tensor).unwrap();
