@@ -75,7 +75,7 @@ fn stories() {
     let Some(folder) = find_or_skip("stories260K", false) else { return };
     let reference = json(&folder.join("reference.json"));
     let prompts = reference["prompts"].as_array().unwrap();
-    for name in ["hf", "hf-bf16", "hf-f16", "hf-sharded"] {
+    for name in ["hf", "hf-bf16", "hf-f16", "hf-sharded", "pytorch", "pytorch-legacy", "pytorch-sharded"] {
         let expected = if name == "hf" { &reference["hf_f32"] } else { &reference["hf_dtypes"][name] };
         let mut decoder = load(&folder.join(name), Precision::F32, 32);
         let mut worst = 0f32;
