@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod checkpoint;
+mod crc32;
 mod error;
 mod file;
 mod format;

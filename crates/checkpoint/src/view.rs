@@ -2,7 +2,7 @@
 //!
 //! What belongs here: how such a tensor is made when it is loaded. What does not: which file needs it (`format`).
 
-use crate::{Error, Result, TensorInfo, error::quoted, file::ModelFile, zip};
+use crate::{Error, Result, TensorInfo, crc32::crc32, error::quoted, file::ModelFile};
 use std::{
     path::Path,
     sync::{Arc, OnceLock},
@@ -31,7 +31,7 @@ impl Guard {
             Some(intact) => *intact,
             None => {
                 let bytes = file.bytes(self.offset, self.bytes, || self.name.clone())?;
-                let intact = zip::crc32(&bytes) == self.crc;
+                let intact = crc32(&bytes) == self.crc;
                 *self.verified.get_or_init(|| intact)
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! The central directory is read and proven: every entry has one name, its local header agrees, and no two entries share
 //! bytes. Names are keys and never become paths. Compressed and encrypted entries are refused when they are asked for,
-//! so nothing ever grows. Checksums are left to whoever reads an entry ([`crc32`]). The format is PKWARE's APPNOTE 6.3.10
+//! so nothing ever grows. Checksums are left to whoever reads an entry. The format is PKWARE's APPNOTE 6.3.10
 //! (§4.3, with §4.5.3 for 64-bit sizes).
 
 use crate::{Error, Result, error::quoted, file::ModelFile, limits};
@@ -306,74 +306,9 @@ impl Fields<'_> {
     }
 }
 
-/// Tables for eight bytes at a time: row `k` is the checksum of a byte followed by `k` zeros.
-static CRC_TABLES: [[u32; 256]; 8] = crc_tables();
-
-const fn crc_tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0xedb8_8320 };
-            bit += 1;
-        }
-        tables[0][byte] = crc;
-        byte += 1;
-    }
-    let mut row = 1;
-    while row < 8 {
-        let mut byte = 0;
-        while byte < 256 {
-            let before = tables[row - 1][byte];
-            tables[row][byte] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
-            byte += 1;
-        }
-        row += 1;
-    }
-    tables
-}
-
-/// The checksum of zip archives (CRC-32 of ISO 3309), by Kounavis and Berry's slicing by eight.
-pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    let [t0, t1, t2, t3, t4, t5, t6, t7] = &CRC_TABLES;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let mut crc = u32::MAX;
-    for [b0, b1, b2, b3, b4, b5, b6, b7] in chunks {
-        let [c0, c1, c2, c3] = crc.to_le_bytes();
-        crc = t7[usize::from(c0 ^ b0)]
-            ^ t6[usize::from(c1 ^ b1)]
-            ^ t5[usize::from(c2 ^ b2)]
-            ^ t4[usize::from(c3 ^ b3)]
-            ^ t3[usize::from(*b4)]
-            ^ t2[usize::from(*b5)]
-            ^ t1[usize::from(*b6)]
-            ^ t0[usize::from(*b7)];
-    }
-    for byte in rest {
-        let [low, ..] = crc.to_le_bytes();
-        crc = (crc >> 8) ^ t0[usize::from(low ^ byte)];
-    }
-    !crc
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn checksums() {
-        #[track_caller]
-        fn check(bytes: &[u8], expected: u32) {
-            assert_eq!(crc32(bytes), expected);
-        }
-        check(b"", 0);
-        check(b"a", 0xe8b7_be43);
-        check(b"123456789", 0xcbf4_3926);
-        check(&[0; 32], 0x190a_55ad);
-        check(&[0xff; 32], 0xff6c_ab0b);
-    }
 
     #[test]
     fn extra_fields() {
