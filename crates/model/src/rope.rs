@@ -83,8 +83,7 @@ impl RopeParams {
         if n_dims % 2 != 0 || n_dims == 0 || n_dims > head_dim {
             let named = [dims_key, "rope.dimension_fraction"].into_iter().find(|key| keys.has(key));
             let key = named.unwrap_or("attention.key_length");
-            let why =
-                format!("of {head_dim} elements of a head {n_dims} rotate, which must be even and at most as many");
+            let why = format!("the elements of a head that rotate must be even and at most {head_dim}, its width");
             return Err(keys.bad(key, n_dims, &why));
         }
         let base = |key: &str| -> Result<Option<f64>> {

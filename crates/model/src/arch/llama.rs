@@ -14,7 +14,7 @@ pub(crate) const BANDS_TYPE: &str = "llama3";
 pub(crate) const LLAMA: Architecture = Architecture {
     name: "llama",
     models: "Llama 1-3, Mistral, Mixtral",
-    model_types: &["llama", "mistral", "mixtral"],
+    model_types: &["llama", "mistral", "mixtral", "ministral"],
     renamed: &[],
     norms_less_one: false,
     config_defaults: &[],
