@@ -215,6 +215,48 @@ fn descriptions_beside_the_weights() {
     check(&two, "config.json", format!("{{{}}}", many.join(",")).as_bytes(), "more than 65536 keys");
 }
 
+#[test]
+fn limits_on_either_side() {
+    #[track_caller]
+    fn check(weights: &[u8], config: &str, refused: Option<&str>) {
+        let files = [("model.safetensors", weights), ("config.json", config.as_bytes())];
+        let directory = directory(&files);
+        match (Checkpoint::open(directory.path(), &MAPPED), refused) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) if error.to_string().contains(expected) => {}
+            (result, expected) => panic!("{result:?}, expected {expected:?}"),
+        }
+    }
+    let tensor =
+        |name: &str, shape: &str| format!(r#""{name}": {{"dtype":"U8","shape":{shape},"data_offsets":[0,0]}}"#);
+    let named = |len: usize| file(&format!("{{{}}}", tensor(&"n".repeat(len), "[0]")), b"");
+    check(&named(1024), "{}", None);
+    check(&named(1025), "{}", Some("tensor name of length 1025"));
+    check(&file(&format!("{{{}}}", tensor("t", "[0,1,1,1,1,1]")), b""), "{}", None);
+    check(&file(&format!("{{{}}}", tensor("t", "[0,1,1,1,1,1,1]")), b""), "{}", Some("more than 6 dimensions"));
+    let many = |n: usize| {
+        let tensors: Vec<String> = (0..n).map(|i| tensor(&format!("t{i}"), "[0]")).collect();
+        file(&format!("{{{}}}", tensors.join(",")), b"")
+    };
+    check(&many(131_072), "{}", None);
+    check(&many(131_073), "{}", Some("more than 131072 tensors"));
+    let empty = file("{}", b"");
+    let keys = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\":0")).collect::<Vec<_>>().join(","));
+    check(&empty, &keys(65_536), None);
+    check(&empty, &keys(65_537), Some("more than 65536 keys"));
+    // With `config.` before it.
+    check(&empty, &format!("{{\"{}\": 1}}", "k".repeat(1017)), None);
+    check(&empty, &format!("{{\"{}\": 1}}", "k".repeat(1018)), Some("too long"));
+    let nested = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    check(&empty, &nested(127), None);
+    check(&empty, &nested(128), Some("recursion limit"));
+    let numbers = |n: usize| format!("{{\"a\": [{}]}}", vec!["0"; n].join(","));
+    check(&empty, &numbers((1 << 20) - 2), None);
+    check(&empty, &numbers((1 << 20) - 1), Some("more than 1048576 values"));
+    check(&empty, &format!("{{}}{}", " ".repeat((16 << 20) - 2)), None);
+    check(&empty, &format!("{{}}{}", " ".repeat((16 << 20) - 1)), Some("too large"));
+}
+
 #[cfg(unix)]
 #[test]
 fn links_are_followed_and_pipes_are_not() {
