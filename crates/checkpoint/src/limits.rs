@@ -49,6 +49,8 @@ pub(crate) const PICKLE_BYTES: u64 = 256 << 20;
 pub(crate) const PICKLE_NODES: usize = 16 << 20;
 /// Deepest nesting of a pickle's values.
 pub(crate) const PICKLE_DEPTH: u16 = 256;
+/// Most values a pickle may keep under numbers that do not count up.
+pub(crate) const PICKLE_ODD_NUMBERS: usize = 1 << 16;
 /// Most dimensions of a tensor in a pickle: those beyond what we can use are listed as such, up to here.
 pub(crate) const PICKLE_DIMS: usize = 64;
 /// Most entries of a zip archive: one for each storage and a few more.

@@ -3,12 +3,12 @@
 use super::{
     Fault, Read, bad,
     construct::dotted,
+    memo::Memo,
     node::{Id, Node, Pickle},
     opcode as op,
     program::{Integer, Program, truncated},
 };
 use crate::limits;
-use std::collections::HashMap;
 
 /// Nodes that every pickle shares, at fixed places of the arena.
 const NONE: Id = Id(0);
@@ -41,7 +41,7 @@ pub(super) struct Machine<'a> {
     stack: Vec<Id>,
     /// Heights of the stack where `MARK` was.
     marks: Vec<usize>,
-    memo: HashMap<u64, Id>,
+    memo: Memo,
 }
 
 impl<'a> Machine<'a> {
@@ -59,7 +59,7 @@ impl<'a> Machine<'a> {
             spent: 0,
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Memo::default(),
         }
     }
 
@@ -359,8 +359,8 @@ impl<'a> Machine<'a> {
             op::LONG_BINGET => self.program.u32()?.into(),
             _ => self.program.decimal()?,
         };
-        match self.memo.get(&index) {
-            Some(id) => self.push(*id),
+        match self.memo.get(index) {
+            Some(id) => self.push(id),
             None => bad(format!("invalid: nothing was kept under number {index}")),
         }
     }
@@ -369,14 +369,12 @@ impl<'a> Machine<'a> {
         let index: u64 = match self.opcode {
             op::BINPUT => self.program.u8()?.into(),
             op::LONG_BINPUT => self.program.u32()?.into(),
-            op::MEMOIZE => self.memo.len() as u64,
+            op::MEMOIZE => self.memo.next(),
             _ => self.program.decimal()?,
         };
         let top = *self.top()?;
-        if self.memo.insert(index, top).is_none() {
-            self.charge(1)?;
-        }
-        Ok(())
+        self.charge(1)?;
+        self.memo.insert(index, top)
     }
 }
 

@@ -11,6 +11,7 @@
 mod construct;
 mod globals;
 mod machine;
+mod memo;
 mod node;
 mod opcode;
 mod program;

@@ -267,6 +267,7 @@ fn bombs_cost_little() {
     let pairs = [b"](".to_vec(), b"NN\x86".repeat(5000), b"eq\0ccollections\nOrderedDict\nq\x01".to_vec()].concat();
     let copies = [pairs, b"h\x01h\0\x85R0".repeat(5000), b".".to_vec()].concat();
     damaged(&copies, &["too large"]);
+    damaged(&[b"N".to_vec(), b"\x94".repeat(limits::PICKLE_NODES + 1), b".".to_vec()].concat(), &["too large"]);
     damaged(&[b"N".repeat(limits::PICKLE_NODES + 1), b".".to_vec()].concat(), &["stack", "too large"]);
 }
 
