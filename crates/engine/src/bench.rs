@@ -11,6 +11,7 @@ pub(crate) fn run(
     limits: &Limits,
     blocks: &mut Blocks,
     pass: &mut Pass,
+    stop: &dyn Fn() -> bool,
 ) -> Result<BenchTimings> {
     let longest = request.depth.saturating_add(request.prompt_tokens.max(request.gen_tokens));
     if longest > limits.context {
@@ -23,7 +24,8 @@ pub(crate) fn run(
     let mut lists = vec![Vec::new(); request.parallel];
     let enough = lists.iter_mut().all(|list| blocks.grow(list, longest));
     let measured = if enough {
-        let mut bench = Bench { model, pass, lists: &lists, n_vocab: info.n_vocab, chunk: limits.prefill_chunk };
+        let chunk = limits.prefill_chunk;
+        let mut bench = Bench { model, pass, lists: &lists, n_vocab: info.n_vocab, chunk, stop };
         bench.measure(request)
     } else {
         let needed = longest.div_ceil(compute::KV_BLOCK).saturating_mul(compute::KV_BLOCK);
@@ -40,6 +42,7 @@ struct Bench<'a> {
     lists: &'a [Vec<u32>],
     n_vocab: usize,
     chunk: usize,
+    stop: &'a dyn Fn() -> bool,
 }
 
 impl Bench<'_> {
@@ -78,7 +81,7 @@ impl Bench<'_> {
                     (sequence, position) = (sequence + 1, from);
                 }
             }
-            self.model.forward(&self.pass.batch)?;
+            self.model.forward(&self.pass.batch, self.stop)?;
         }
         Ok(())
     }
@@ -90,7 +93,7 @@ impl Bench<'_> {
             let token = self.token(sequence, position);
             self.pass.add(&[token], position, list, true);
         }
-        self.model.forward(&self.pass.batch)?;
+        self.model.forward(&self.pass.batch, self.stop)?;
         Ok(())
     }
 

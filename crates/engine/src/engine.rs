@@ -14,6 +14,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
     },
     thread::JoinHandle,
@@ -86,10 +87,13 @@ struct Inner {
     limits: Limits,
     usage: Arc<RwLock<Usage>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The pass in progress is not wanted any more.
+    stopping: Arc<AtomicBool>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
         let _ = self.commands.send(Command::Shutdown);
         let thread = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(thread) = thread {
@@ -123,13 +127,14 @@ impl Engine {
         check_limits(&limits, &info)?;
         let (commands, inbox) = mpsc::channel();
         let usage = Arc::new(RwLock::new(Usage { n_blocks: info.n_blocks, ..Usage::default() }));
-        let worker = Worker::new(model, limits, inbox, Arc::clone(&usage));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let worker = Worker::new(model, limits, inbox, Arc::clone(&usage), Arc::clone(&stopping));
         let thread = std::thread::Builder::new()
             .name("engine".to_string())
             .spawn(move || worker.run())
             .map_err(Error::Thread)?;
         let thread = Mutex::new(Some(thread));
-        Ok(Engine { inner: Arc::new(Inner { commands, vocabulary, info, limits, usage, thread }) })
+        Ok(Engine { inner: Arc::new(Inner { commands, vocabulary, info, limits, usage, thread, stopping }) })
     }
 
     /// Starts an answer. What is wrong with the request comes as the stream's first and only event.
@@ -161,7 +166,8 @@ impl Engine {
         self.check_tokens(tokens)?;
         let (sender, blocks) = mpsc::channel();
         let (recycle, used) = mpsc::channel();
-        let scoring = Scoring::new(from, BLOCKS_IN_FLIGHT, sender, used);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let scoring = Scoring::new(from, BLOCKS_IN_FLIGHT, sender, used, Arc::clone(&cancelled));
         self.send(Command::Run(Box::new(Sequence::new(tokens.to_vec(), Task::Score(scoring)))))?;
         let mut row = from;
         while row < tokens.len() {
@@ -171,6 +177,8 @@ impl Engine {
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::Stopped),
             };
             if rows(row, &block).is_break() {
+                cancelled.store(true, Ordering::SeqCst);
+                self.send(Command::Wake)?;
                 return Err(Error::Interrupted);
             }
             if block.is_empty() {

@@ -100,8 +100,10 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Asks the request to end within one token or one prefill chunk. The stream then brings the text still held back
-    /// and `Done` with [`FinishReason::Interrupted`]. Without effect when the answer is complete.
+    /// Asks the request to end within one token or, while only cancelled requests are computed, one layer of the model. The
+    /// stream then brings the text still held back
+    /// and `Done` with [`FinishReason::Interrupted`]. A pass that was broken off counts as not computed: the cache keeps
+    /// what was there before it. Without effect when the answer is complete.
     pub fn cancel(&self) {
         self.flags.cancelled.store(true, Ordering::SeqCst);
         // The worker being gone is as good as cancelled.
@@ -109,7 +111,7 @@ impl Canceller {
     }
 }
 
-/// The events of one request, in order. Dropping it cancels the request within one token or one prefill chunk.
+/// The events of one request, in order. Dropping it cancels the request; see [`Canceller::cancel`].
 #[derive(Debug)]
 pub struct Stream {
     events: Receiver<Event>,

@@ -14,7 +14,10 @@ pub trait Forward: Send {
 
     /// Computes all rows of `batch`, writes their K and V to the cache, and returns the logits of the rows named in
     /// `batch.logits`, `[batch.logits.len(), n_vocab]`.
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32]>;
+    ///
+    /// `stop` is to be asked often, at least once in a layer. When it says so the pass ends with
+    /// [`Error::Interrupted`](crate::Error::Interrupted); what it wrote to the cache by then does not matter.
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]>;
 
     /// Makes the cache anew after a panic. What it held is lost.
     fn reset(&mut self) -> Result<()>;

@@ -43,9 +43,9 @@ impl Forward for Loaded {
         self.info.clone()
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
         let cache = self.cache.as_mut().ok_or_else(|| Error::Model("there is no KV cache".into()))?;
-        self.decoder.forward(batch, cache).map_err(failed)
+        self.decoder.forward_until(batch, cache, stop).map_err(failed)
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -57,7 +57,10 @@ impl Forward for Loaded {
 }
 
 fn failed(error: model::Error) -> Error {
-    Error::Model(Box::new(error))
+    match error {
+        model::Error::Interrupted => Error::Interrupted,
+        error => Error::Model(Box::new(error)),
+    }
 }
 
 /// A tokenizer as the worker sees it.

@@ -9,7 +9,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::Ordering,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError},
     },
     time::Instant,
@@ -85,7 +85,7 @@ impl Sequence {
     pub(crate) fn is_cancelled(&self) -> bool {
         match &self.task {
             Task::Generate(generation) => generation.outbox.flags.cancelled.load(Ordering::SeqCst),
-            Task::Score(scoring) => scoring.abandoned,
+            Task::Score(scoring) => scoring.abandoned || scoring.cancelled.load(Ordering::SeqCst),
         }
     }
 }
@@ -303,6 +303,8 @@ pub(crate) struct Scoring {
     /// Blocks that may still be sent before the reader gives one back.
     credit: usize,
     abandoned: bool,
+    /// The reader breaks off.
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Scoring {
@@ -311,8 +313,9 @@ impl Scoring {
         in_flight: usize,
         blocks: Sender<Result<Vec<f32>>>,
         used: Receiver<Vec<f32>>,
+        cancelled: Arc<AtomicBool>,
     ) -> Self {
-        Scoring { from, blocks, used, spare: Vec::new(), credit: in_flight, abandoned: false }
+        Scoring { from, blocks, used, spare: Vec::new(), credit: in_flight, abandoned: false, cancelled }
     }
 
     /// Takes back what the reader has done with.

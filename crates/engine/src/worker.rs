@@ -15,6 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError},
     },
     time::Duration,
@@ -59,6 +60,8 @@ pub(crate) struct Worker {
     endings: Vec<(usize, Ending)>,
     /// The model's cache must be made anew before the next pass.
     broken: bool,
+    /// Set when nothing is wanted any more, before the command says so.
+    stopping: Arc<AtomicBool>,
 }
 
 /// How a sequence leaves.
@@ -74,6 +77,7 @@ impl Worker {
         limits: Limits,
         inbox: Receiver<Command>,
         usage: Arc<RwLock<Usage>>,
+        stopping: Arc<AtomicBool>,
     ) -> Self {
         let info = model.info();
         Worker {
@@ -90,6 +94,7 @@ impl Worker {
             pass: Pass::default(),
             endings: Vec::new(),
             broken: false,
+            stopping,
         }
     }
 
@@ -257,11 +262,13 @@ impl Worker {
     /// Runs the planned pass and hands out its logits.
     fn compute(&mut self) {
         self.pass.fill(&self.running);
-        let Worker { model, pass, running, endings, info, .. } = self;
-        let batch = &pass.batch;
-        let outcome = catch_unwind(AssertUnwindSafe(move || {
+        let Worker { model, pass, running, endings, info, stopping, .. } = self;
+        let (batch, members) = (&pass.batch, running.iter().zip(&pass.rows).filter(|(_, rows)| **rows > 0));
+        // A pass with several sequences goes on for those that still want it.
+        let stop = || stopping.load(Ordering::SeqCst) || members.clone().all(|(sequence, _)| sequence.is_cancelled());
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
             let model = model;
-            model.forward(batch)
+            model.forward(batch, &stop)
         }));
         let logits = match outcome {
             Ok(Ok(logits)) if logits.len() == pass.batch.logits.len() * info.n_vocab => logits,
@@ -269,6 +276,8 @@ impl Worker {
                 let found = format!("{} logits for {} rows", logits.len(), pass.batch.logits.len());
                 return self.pass_failed(Error::Model(found.into()));
             }
+            // As if the pass had not been: its sequences leave with what they had before.
+            Ok(Err(Error::Interrupted)) if stop() => return,
             Ok(Err(error)) => return self.pass_failed(error),
             Err(panic) => {
                 let message = message(&*panic);
@@ -380,8 +389,9 @@ impl Worker {
     /// Runs one measurement. False if there is none.
     fn bench(&mut self) -> bool {
         let Some((request, reply)) = self.benches.pop_front() else { return false };
-        let Worker { model, pass, blocks, limits, info, .. } = self;
-        let run = AssertUnwindSafe(|| bench::run(&request, &mut **model, info, limits, blocks, pass));
+        let Worker { model, pass, blocks, limits, info, stopping, .. } = self;
+        let stop = || stopping.load(Ordering::SeqCst);
+        let run = AssertUnwindSafe(|| bench::run(&request, &mut **model, info, limits, blocks, pass, &stop));
         let result = catch_unwind(run).unwrap_or_else(|panic| {
             self.blocks = Blocks::new(self.info.n_blocks);
             self.broken = true;

@@ -11,7 +11,7 @@ use crate::weights::{Block, FeedForwardWeights, Weights};
 use crate::{Batch, Error, HyperParams, LayerParams, Result, kv_spec};
 use checkpoint::Checkpoint;
 use compute::{Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, Logits, Norm, Qkv, Rows};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// What a loaded model takes.
@@ -32,6 +32,13 @@ pub struct Decoder {
     max_rows: usize,
     memory: MemoryUse,
     unused: Vec<String>,
+}
+
+/// Rows of a batch that are computed together.
+struct Part {
+    rows: Range<usize>,
+    /// Whether logits follow; otherwise only the cache is filled.
+    is_wanted: bool,
 }
 
 struct Model {
@@ -99,6 +106,14 @@ impl Decoder {
     ///
     /// Errors: a batch that contradicts itself, tokens outside the vocabulary, positions outside their blocks.
     pub fn forward(&mut self, batch: &Batch, cache: &mut KvCache) -> Result<&[f32]> {
+        self.forward_until(batch, cache, &|| false)
+    }
+
+    /// [`Decoder::forward`] that can be broken off: `stop` is asked twice in every layer. After that the cache holds any
+    /// values at the positions of the batch, and what it held before at all others.
+    ///
+    /// Errors: those of `forward`; [`Error::Interrupted`] when `stop` said so.
+    pub fn forward_until(&mut self, batch: &Batch, cache: &mut KvCache, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
         batch.check()?;
         let n_rows = batch.tokens.len();
         let n_vocab = self.model.hyper.n_vocab;
@@ -114,7 +129,8 @@ impl Decoder {
             let tokens = batch.tokens.get(start..end).unwrap_or(&[]);
             let (here, later) = wanted.split_at(wanted.partition_point(|&row| (row as usize) < end));
             wanted = later;
-            self.model.chunk(tokens, &batch.rows, start..end, !here.is_empty(), &mut self.scratch, cache)?;
+            let part = Part { rows: start..end, is_wanted: !here.is_empty() };
+            self.model.chunk(tokens, &batch.rows, part, &mut self.scratch, cache, stop)?;
             for some in here.chunks(self.scratch.n_logit_rows) {
                 self.model.logits(some, start, done, &mut self.scratch)?;
                 done += some.len() * n_vocab;
@@ -125,33 +141,35 @@ impl Decoder {
 }
 
 impl Model {
-    /// Embedding and all layers for the rows `range` of a batch; the result is in `scratch.x` if it `is_wanted`,
-    /// otherwise only the cache is filled.
+    /// Embedding and all layers for some rows of a batch; the result is in `scratch.x` if it is wanted.
     fn chunk(
         &self,
         tokens: &[u32],
         all_rows: &Rows,
-        range: std::ops::Range<usize>,
-        is_wanted: bool,
+        part: Part,
         scratch: &mut Scratch,
         cache: &mut KvCache,
+        stop: &dyn Fn() -> bool,
     ) -> Result<()> {
         let Scratch { x, y, q, attention, chunk, .. } = scratch;
-        let rows = if range.len() == all_rows.len() {
+        let rows = if part.rows.len() == all_rows.len() {
             all_rows
         } else {
-            cut(all_rows, range.start, range.end, chunk);
+            cut(all_rows, part.rows.start, part.rows.end, chunk);
             &*chunk
         };
+        let go_on = || if stop() { Err(Error::Interrupted) } else { Ok(()) };
         self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, x)?;
         for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
+            go_on()?;
             self.device.qkv(x, rows, &qkv(params, block), cache, layer, q)?;
-            if !is_wanted && layer + 1 == self.hyper.n_layers {
+            if !part.is_wanted && layer + 1 == self.hyper.n_layers {
                 break;
             }
             self.device.attend(q, rows, &self.attend(params), cache, layer, attention)?;
             let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
             self.device.linear(attention, rows.len(), None, &block.o, epilogue, y)?;
+            go_on()?;
             self.feed_forward(block, rows.len(), y, x)?;
         }
         Ok(())

@@ -88,6 +88,9 @@ pub enum Error {
     /// The progress callback asked to stop.
     #[error("loading was cancelled")]
     Cancelled,
+    /// The caller asked to break off a pass.
+    #[error("the forward pass was broken off")]
+    Interrupted,
     /// From the file.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),

@@ -56,6 +56,8 @@ pub(crate) struct Fake {
     log: Arc<Log>,
     /// Each pass takes a permit from here, if there is a gate.
     gate: Option<Receiver<()>>,
+    /// Asks whether to stop, before every row.
+    breaks_off: bool,
     out: Vec<f32>,
 }
 
@@ -74,7 +76,7 @@ impl Forward for Fake {
         }
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32]> {
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
         if let Some(gate) = &self.gate {
             let _ = gate.recv();
         }
@@ -87,6 +89,9 @@ impl Forward for Fake {
             let slot = |position: usize| sequence.blocks[position / KV_BLOCK] as usize * KV_BLOCK + position % KV_BLOCK;
             for row in sequence.rows.clone() {
                 let position = batch.rows.positions[row] as usize;
+                if self.breaks_off && stop() {
+                    return Err(Error::Interrupted);
+                }
                 self.cache[slot(position)] = Some(batch.tokens[row]);
                 if wanted.next_if_eq(&(row as u32)).is_none() {
                     continue;
@@ -156,11 +161,14 @@ pub(crate) struct Setup {
     pub(crate) n_blocks: usize,
     pub(crate) limits: Limits,
     pub(crate) max_rows: usize,
+    /// Whether a pass can be broken off.
+    pub(crate) breaks_off: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { n_blocks: 16, limits: Limits { context: 1024, prefill_chunk: 16, max_sequences: 4 }, max_rows: 64 }
+        let limits = Limits { context: 1024, prefill_chunk: 16, max_sequences: 4 };
+        Setup { n_blocks: 16, limits, max_rows: 64, breaks_off: false }
     }
 }
 
@@ -192,6 +200,7 @@ impl Setup {
             script: Arc::new(script),
             log: Arc::clone(&log),
             gate,
+            breaks_off: self.breaks_off,
             out: Vec::new(),
         };
         (Engine::with_parts(Box::new(fake), Arc::new(Letters), self.limits).unwrap(), log)

@@ -1,8 +1,8 @@
 //! Answers: tokens, reuse, progress, ends, cancellation, several sequences at once.
 
 use crate::fake::*;
-use engine::{Engine, Error, Event, FinishReason, Limits, Request, Sampling};
-use std::time::Duration;
+use engine::{Engine, Error, Event, FinishReason, Limits, Request, Sampling, Stream};
+use std::{sync::atomic::Ordering, time::Duration};
 
 fn follows() -> (Engine, std::sync::Arc<Log>) {
     Setup::default().start(|prefix| Answer::Token(mixed(prefix)))
@@ -113,7 +113,7 @@ fn a_shared_prefix_is_computed_once() {
 #[test]
 fn too_few_blocks_for_all_set_the_youngest_aside() {
     let setup =
-        Setup { n_blocks: 6, limits: Limits { context: 384, prefill_chunk: 16, max_sequences: 3 }, max_rows: 64 };
+        Setup { n_blocks: 6, limits: Limits { context: 384, prefill_chunk: 16, max_sequences: 3 }, ..Setup::default() };
     let (engine, _) = setup.start(|prefix| Answer::Token(mixed(prefix)));
     let prompts: Vec<Vec<u32>> = (1..=3).map(|i| prompt(i, 60)).collect();
     let streams: Vec<_> = prompts.iter().map(|tokens| engine.generate(greedy(tokens.clone(), 250))).collect();
@@ -207,6 +207,47 @@ fn cancelled_while_prefilling_then_continued() {
     (0..100).for_each(|_| permits.send(()).unwrap());
     let outcome = drain(engine.generate(greedy(tokens.clone(), 5)));
     assert_eq!((outcome.stats().cached_tokens, outcome.ids), (done, continuation(&tokens, 5)));
+}
+
+/// Takes events until this much of the prompt is computed.
+fn await_prefill(stream: &mut Stream, wanted: usize) {
+    while !matches!(stream.recv(), Some(Event::Prefill { done, .. }) if done == wanted) {}
+}
+
+#[test]
+fn a_pass_is_broken_off_as_if_it_had_not_been() {
+    let setup = Setup { breaks_off: true, ..Setup::default() };
+    let (engine, log, permits) = setup.gated(|prefix| Answer::Token(mixed(prefix)));
+    let tokens = prompt(1, 200);
+    let mut stream = engine.generate(greedy(tokens.clone(), 5));
+    (0..3).for_each(|_| permits.send(()).unwrap());
+    await_prefill(&mut stream, 48);
+    stream.cancel(); // the next pass is planned, or will not be
+    permits.send(()).unwrap();
+    assert_eq!(drain(stream).reason(), FinishReason::Interrupted);
+    assert_eq!(engine.cached_prefix(&tokens).unwrap(), 48);
+    (0..100).for_each(|_| permits.send(()).unwrap());
+    let outcome = drain(engine.generate(greedy(tokens.clone(), 5)));
+    assert_eq!((outcome.stats().cached_tokens, outcome.ids), (48, continuation(&tokens, 5)));
+    assert!(log.rows() <= 200 + 16 + 5);
+}
+
+#[test]
+fn a_pass_goes_on_for_those_that_want_it() {
+    let setup = Setup { breaks_off: true, ..Setup::default() };
+    let (engine, log, permits) = setup.gated(|prefix| Answer::Token(mixed(prefix)));
+    let (a, b) = (prompt(1, 100), prompt(2, 100));
+    let mut first = engine.generate(greedy(a.clone(), 5));
+    let mut second = engine.generate(greedy(b.clone(), 5));
+    (0..4).for_each(|_| permits.send(()).unwrap());
+    await_prefill(&mut second, 16);
+    await_prefill(&mut first, 24);
+    first.cancel();
+    (0..100).for_each(|_| permits.send(()).unwrap());
+    assert_eq!(drain(first).reason(), FinishReason::Interrupted);
+    assert_eq!(drain(second).ids, continuation(&b, 5));
+    assert_eq!(log.resets.load(Ordering::SeqCst), 0);
+    assert_eq!(drain(engine.generate(greedy(a.clone(), 5))).ids, continuation(&a, 5));
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn next(prefix: &[u32]) -> u32 {
 
 fn check(seed: u64, n_blocks: usize, max_sequences: usize) {
     let limits = Limits { context: n_blocks.min(8) * 64, prefill_chunk: 24, max_sequences };
-    let setup = Setup { n_blocks, limits, max_rows: 64 };
+    let setup = Setup { n_blocks, limits, breaks_off: seed % 2 == 1, ..Setup::default() };
     let (engine, _) =
         setup.start(|prefix| if prefix.contains(&BAD) { Answer::Panic } else { Answer::Token(next(prefix)) });
     let mut dice = Dice(Xoshiro256::new(seed));

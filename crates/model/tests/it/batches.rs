@@ -119,3 +119,30 @@ fn wrong_batches_are_errors() {
         assert!(decoder.forward(&batch(&tokens[..4], 0, 0), &mut cache).is_ok(), "{name}");
     });
 }
+
+/// Broken off anywhere, a pass leaves what the cache held before it, and the same pass can be run again.
+#[test]
+fn a_pass_can_be_broken_off() {
+    each(|name, load, tokens| {
+        let mut decoder = load(16);
+        let expected = all_logits(&mut decoder, tokens);
+        let n_vocab = decoder.hyper().n_vocab;
+        let mut cache = cache(&decoder);
+        let (before, rest) = tokens.split_at(9);
+        decoder.forward(&batch(before, 0, 0), &mut cache).unwrap();
+        let rest = batch(rest, before.len(), 0);
+        let mut n_asked = 0;
+        let got = loop {
+            let left = std::cell::Cell::new(n_asked);
+            let stop = || left.replace(left.get().saturating_sub(1)) == 0;
+            match decoder.forward_until(&rest, &mut cache, &stop) {
+                Ok(logits) => break logits.to_vec(),
+                Err(error) => assert!(matches!(error, model::Error::Interrupted), "{name}: {error}"),
+            }
+            n_asked += 1;
+        };
+        assert!(n_asked > decoder.hyper().n_layers, "{name}: asked {n_asked} times");
+        let difference = max_difference(&got, &expected[before.len() * n_vocab..]);
+        assert!(difference <= BOUND, "{name}: {difference}");
+    });
+}
