@@ -246,6 +246,7 @@ impl Engine {
 
     fn sequence(&self, request: Request, outbox: Outbox) -> Result<Sequence> {
         self.check_tokens(&request.tokens)?;
+        request.speculation.validate()?;
         let mut chain = Chain::new(&request.sampling)?;
         request.tokens.iter().for_each(|&token| chain.accept(token));
         let generation = Generation::new(
@@ -256,7 +257,9 @@ impl Engine {
             outbox,
             Instant::now(),
         );
-        Ok(Sequence::new(request.tokens, Task::Generate(Box::new(generation))))
+        let mut tokens = request.tokens;
+        tokens.reserve_exact(generation.most_tokens() - tokens.len());
+        Ok(Sequence::new(tokens, Task::Generate(Box::new(generation))))
     }
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<()> {

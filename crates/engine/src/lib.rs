@@ -6,11 +6,13 @@
 //!
 //! Where things are: [`Engine`] (the handle), `worker` (the thread), `scheduler` (which rows go into the next pass),
 //! `blocks` (who owns which KV block), `sequence` (one request in progress), [`sample`] (the chain), `stop` (stop
-//! strings), [`window`] (what fits), [`Stats`].
+//! strings), `draft` (guesses
+//! verified many a pass), [`window`] (what fits), [`Stats`].
 #![forbid(unsafe_code)]
 
 mod bench;
 mod blocks;
+mod draft;
 mod engine;
 mod error;
 mod event;
@@ -26,6 +28,7 @@ mod stop;
 pub mod window;
 mod worker;
 
+pub use draft::{MAX_DRAFT, Speculation};
 pub use engine::{Engine, EngineConfig, Limits, Usage};
 pub use error::{Error, Result};
 pub use event::{Canceller, Event, FinishReason, Stream};

@@ -33,8 +33,8 @@ impl Pass {
             // One scoring sequence at a time: two together would ask for too many rows with logits.
             let second = scoring && most != usize::MAX;
             scoring |= most != usize::MAX;
-            let want =
-                Want { remaining: sequence.remaining(), most, alone: sequence.n_computed < sequence.alone_until };
+            let remaining = sequence.remaining() + sequence.draft.len();
+            let want = Want { remaining, most, alone: sequence.n_computed < sequence.alone_until };
             self.wants.push((sequence.is_ready() && !second).then_some(want));
         }
         scheduler::plan(&self.wants, max_rows, &mut self.rows);
@@ -61,20 +61,15 @@ impl Pass {
             self.batch.logits.extend(wanted.map(|row| (first + row) as u32));
             self.logits.push(n_logits..self.batch.logits.len());
             if rows > 0 {
-                push_rows(
-                    &mut self.batch,
-                    &mut self.spare,
-                    &sequence.tokens[from..from + rows],
-                    from,
-                    &sequence.blocks,
-                );
+                let tokens = sequence.tokens[from..].iter().chain(&sequence.draft).take(rows);
+                push_rows(&mut self.batch, &mut self.spare, tokens, from, &sequence.blocks);
             }
         }
     }
 
     /// Adds rows of a sequence that is not a request (`bench`); the last one wants logits if `logits`.
     pub(crate) fn add(&mut self, tokens: &[u32], from: usize, blocks: &[u32], logits: bool) {
-        push_rows(&mut self.batch, &mut self.spare, tokens, from, blocks);
+        push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, blocks);
         if logits {
             self.batch.logits.push((self.batch.tokens.len() - 1) as u32);
         }
@@ -90,10 +85,17 @@ impl Pass {
     }
 }
 
-fn push_rows(batch: &mut Batch, spare: &mut Vec<SequenceRows>, tokens: &[u32], from: usize, blocks: &[u32]) {
+fn push_rows<'t>(
+    batch: &mut Batch,
+    spare: &mut Vec<SequenceRows>,
+    tokens: impl Iterator<Item = &'t u32>,
+    from: usize,
+    blocks: &[u32],
+) {
     let first = batch.tokens.len();
-    batch.tokens.extend_from_slice(tokens);
-    batch.rows.positions.extend((from..from + tokens.len()).map(|position| position as u32));
+    batch.tokens.extend(tokens);
+    let n_rows = batch.tokens.len() - first;
+    batch.rows.positions.extend((from..from + n_rows).map(|position| position as u32));
     let mut entry = spare.pop().unwrap_or_default();
     entry.rows = first..batch.tokens.len();
     entry.blocks.clear();

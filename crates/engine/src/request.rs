@@ -1,6 +1,6 @@
 //! What a caller asks for: the plain data of a request, and its validation. No work is done here.
 
-use crate::{Error, Result};
+use crate::{Error, MAX_DRAFT, Result, Speculation};
 
 /// One answer to generate.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// End-of-generation tokens are then tokens like others, and do not stop the answer.
     pub ignore_eos: bool,
+    /// Whether to guess ahead. It changes the speed, not the answer; see [`Speculation`].
+    pub speculation: Speculation,
 }
 
 /// How the next token is chosen from the logits. The chain's order is penalties, top-k, top-p, min-p, temperature.
@@ -87,6 +89,18 @@ impl Sampling {
     }
 }
 
+impl Speculation {
+    /// Checks the number of tokens.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Speculation::Fixed(n) if n == 0 || n > MAX_DRAFT => {
+                Err(Error::Sampling { name: "speculation", value: n.to_string(), range: "between 1 and 15" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// One measurement of [`Engine::bench`](crate::Engine::bench). Nothing is sampled; ids are arbitrary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchRequest {
@@ -137,5 +151,15 @@ mod tests {
         check(|s| s.repeat_penalty = f32::INFINITY, Some("repeat_penalty"));
         check(|s| s.frequency_penalty = f32::NAN, Some("frequency_penalty"));
         check(|s| s.presence_penalty = -2.0, None);
+    }
+
+    #[test]
+    fn drafts_have_a_length() {
+        use Speculation::*;
+        for (speculation, good) in
+            [(Off, true), (Auto, true), (Fixed(0), false), (Fixed(1), true), (Fixed(15), true), (Fixed(16), false)]
+        {
+            assert_eq!(speculation.validate().is_ok(), good, "{speculation:?}");
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! One request in progress: its tokens, its blocks, and what is done with its logits. Knows nothing of other sequences.
 
 use crate::{
-    Error, Event, FinishReason, Request, Result, Stats, TextStream, Vocabulary, event::Flags, sample::Chain,
+    Error, Event, FinishReason, MAX_DRAFT, Request, Result, Stats, TextStream, Vocabulary,
+    draft::{Costs, Drafter},
+    event::Flags,
+    sample::Chain,
     stop::StopMatcher,
 };
 use std::{
@@ -25,6 +28,8 @@ pub(crate) struct Sequence {
     pub(crate) blocks: Vec<u32>,
     /// Its passes are its own until this many positions are computed (after a pass with others failed).
     pub(crate) alone_until: usize,
+    /// What may follow its tokens: computed with them, counted as computed only once it came.
+    pub(crate) draft: Vec<u32>,
     /// What its logits are for.
     pub(crate) task: Task,
 }
@@ -39,7 +44,14 @@ pub(crate) enum Task {
 
 impl Sequence {
     pub(crate) fn new(tokens: Vec<u32>, task: Task) -> Self {
-        Sequence { tokens, n_computed: 0, blocks: Vec::new(), alone_until: 0, task }
+        Sequence {
+            tokens,
+            n_computed: 0,
+            blocks: Vec::new(),
+            alone_until: 0,
+            draft: Vec::with_capacity(MAX_DRAFT),
+            task,
+        }
     }
 
     /// Rows still to compute before there is something to decide.
@@ -67,7 +79,9 @@ impl Sequence {
     /// Of the next `rows` rows, those whose logits are wanted.
     pub(crate) fn wanted_logits(&self, rows: usize) -> Range<usize> {
         match &self.task {
-            Task::Generate(_) if rows == self.remaining() => rows.saturating_sub(1)..rows,
+            Task::Generate(_) if rows == self.remaining() + self.draft.len() => {
+                rows.saturating_sub(1 + self.draft.len())..rows
+            }
             Task::Generate(_) => rows..rows,
             Task::Score(scoring) => scoring.from.saturating_sub(self.n_computed).min(rows)..rows,
         }
@@ -79,6 +93,26 @@ impl Sequence {
             Task::Generate(_) => usize::MAX,
             Task::Score(scoring) => scoring.from.saturating_sub(self.n_computed) + max_logits,
         }
+    }
+
+    /// Guesses what follows, if it decodes: at most `room` tokens.
+    pub(crate) fn guess(&mut self, room: usize, costs: &mut Costs) {
+        self.draft.clear();
+        if self.remaining() == 1 && self.is_ready() {
+            if let Task::Generate(generation) = &mut self.task {
+                generation.guess(&self.tokens, room, costs, &mut self.draft);
+            }
+        }
+    }
+
+    /// Forgets its draft and makes no other. False if there was none.
+    pub(crate) fn give_up_guessing(&mut self) -> bool {
+        let had = !self.draft.is_empty();
+        self.draft.clear();
+        if let (true, Task::Generate(generation)) = (had, &mut self.task) {
+            generation.drafter.switch_off();
+        }
+        had
     }
 
     /// Whether nobody wants its result any more.
@@ -150,6 +184,7 @@ pub(crate) struct Generation {
     n_cached: Option<usize>,
     max_tokens: usize,
     context: usize,
+    most_tokens: usize,
     ignore_eos: bool,
     outbox: Outbox,
     asked: Instant,
@@ -158,6 +193,7 @@ pub(crate) struct Generation {
     first: Option<Instant>,
     last: Option<Instant>,
     completion_tokens: usize,
+    drafter: Drafter,
 }
 
 impl Generation {
@@ -169,6 +205,7 @@ impl Generation {
         outbox: Outbox,
         asked: Instant,
     ) -> Self {
+        let most_tokens = most_tokens(request, context);
         Generation {
             chain,
             text: vocabulary.text_stream(&request.tokens),
@@ -186,7 +223,55 @@ impl Generation {
             first: None,
             last: None,
             completion_tokens: 0,
+            drafter: Drafter::new(request.speculation, &request.tokens, most_tokens),
+            most_tokens,
         }
+    }
+
+    /// Tokens, prompt included, that it can come to.
+    pub(crate) fn most_tokens(&self) -> usize {
+        self.most_tokens
+    }
+
+    fn guess(&mut self, tokens: &[u32], room: usize, costs: &mut Costs, draft: &mut Vec<u32>) {
+        // The last token is never computed: no use in rows after it.
+        let room = room.min(self.most_tokens.saturating_sub(tokens.len() + 1));
+        let (ignore_eos, ends) = (self.ignore_eos, self.vocabulary.end_of_generation());
+        self.drafter.guess(tokens, room, costs, |id| !ignore_eos && ends.contains(&id), draft);
+    }
+
+    /// Decides what follows from the logits after the last token and, as long as the draft comes true, after its tokens.
+    /// Gives the number of draft tokens whose rows were used, and why the answer ends if it does.
+    pub(crate) fn advance_through(
+        &mut self,
+        tokens: &mut Vec<u32>,
+        draft: &[u32],
+        logits: &[f32],
+        n_vocab: usize,
+    ) -> (usize, Result<Option<FinishReason>>) {
+        let (mut n_used, mut n_accepted, mut refused) = (0, 0, false);
+        let mut outcome = Ok(None);
+        for row in logits.chunks_exact(n_vocab) {
+            let n_tokens = tokens.len();
+            outcome = self.advance(tokens, row);
+            let came = tokens.get(n_tokens);
+            if came.is_some() && draft.get(n_accepted).is_some() {
+                if came == draft.get(n_accepted) {
+                    n_accepted += 1;
+                } else {
+                    refused = true;
+                }
+            }
+            let cancelled = self.outbox.flags.cancelled.load(Ordering::SeqCst);
+            if !matches!(outcome, Ok(None)) || refused || cancelled || n_used == draft.len() {
+                break;
+            }
+            n_used += 1;
+        }
+        if !draft.is_empty() {
+            self.drafter.verified(draft.len(), n_accepted, refused);
+        }
+        (n_used, outcome)
     }
 
     /// Work begins, or begins again after the sequence was set aside.
@@ -208,7 +293,7 @@ impl Generation {
 
     /// Decides what follows from the logits after the last token: appends the next one to `tokens`, or says why the
     /// answer ends.
-    pub(crate) fn advance(&mut self, tokens: &mut Vec<u32>, logits: &[f32]) -> Result<Option<FinishReason>> {
+    fn advance(&mut self, tokens: &mut Vec<u32>, logits: &[f32]) -> Result<Option<FinishReason>> {
         let now = Instant::now();
         self.prefilled.get_or_insert(now);
         if let Some(reason) = self.limit(tokens.len()) {
@@ -259,6 +344,8 @@ impl Generation {
             seed: self.chain.seed(),
             kv_bytes,
             context_used: n_tokens,
+            drafted_tokens: self.drafter.n_drafted,
+            accepted_tokens: self.drafter.n_accepted,
         };
         self.outbox.send(Event::Done { reason, stats });
         self.outbox
@@ -290,6 +377,12 @@ impl Generation {
         let released = self.stops.push(tail);
         if released.stopped { released.text } else { released.text + &self.stops.finish() }
     }
+}
+
+/// Tokens that a request can come to, its prompt included.
+fn most_tokens(request: &Request, context: usize) -> usize {
+    let n_prompt = request.tokens.len();
+    n_prompt.saturating_add(request.max_tokens.unwrap_or(usize::MAX)).min(context).max(n_prompt)
 }
 
 /// Logits being handed out, block by block.

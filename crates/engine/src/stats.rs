@@ -22,6 +22,10 @@ pub struct Stats {
     pub kv_bytes: u64,
     /// Positions of the window in use at the end: prompt and answer.
     pub context_used: usize,
+    /// Tokens guessed ahead and verified. See [`Speculation`](crate::Speculation).
+    pub drafted_tokens: usize,
+    /// How many of them came.
+    pub accepted_tokens: usize,
 }
 
 impl Stats {

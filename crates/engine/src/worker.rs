@@ -6,9 +6,11 @@
 use crate::{
     BenchRequest, BenchTimings, Error, FinishReason, Forward, Info, Limits, Result, Usage, bench,
     blocks::Blocks,
+    draft::{Costs, MAX_DRAFT, MAX_EXACT_DRAFT},
     pass::Pass,
     sequence::{Outbox, Sequence, Task},
 };
+use compute::Precision;
 use std::{
     any::Any,
     collections::VecDeque,
@@ -18,7 +20,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What the handle asks of the worker.
@@ -58,6 +60,7 @@ pub(crate) struct Worker {
     lingering: Vec<Outbox>,
     pass: Pass,
     endings: Vec<(usize, Ending)>,
+    costs: Costs,
     /// The model's cache must be made anew before the next pass.
     broken: bool,
     /// Set when nothing is wanted any more, before the command says so.
@@ -93,6 +96,7 @@ impl Worker {
             lingering: Vec::new(),
             pass: Pass::default(),
             endings: Vec::new(),
+            costs: Costs::default(),
             broken: false,
             stopping,
         }
@@ -179,6 +183,7 @@ impl Worker {
             return false;
         }
         self.admit();
+        self.guess();
         self.reserve();
         if !self.pass.is_empty() {
             self.compute();
@@ -227,6 +232,18 @@ impl Worker {
         }
     }
 
+    /// Lets a sequence that decodes alone guess ahead. Beside others there is none: their rows fill the pass with tokens
+    /// that are sure to be wanted.
+    fn guess(&mut self) {
+        let exact = self.info.device.precision == Precision::F32;
+        let most = if exact { MAX_EXACT_DRAFT } else { MAX_DRAFT };
+        let room = self.limits.prefill_chunk.min(self.info.max_logits).saturating_sub(1).min(most);
+        match &mut self.running[..] {
+            [only] => only.guess(room, &mut self.costs),
+            several => several.iter_mut().for_each(|sequence| sequence.draft.clear()),
+        }
+    }
+
     /// Plans the pass and gets its blocks. When there are not enough, the youngest sequence is set aside: it waits, and
     /// computes again what it loses.
     fn reserve(&mut self) {
@@ -261,7 +278,12 @@ impl Worker {
 
     /// Runs the planned pass and hands out its logits.
     fn compute(&mut self) {
+        let started = Instant::now();
         self.pass.fill(&self.running);
+        let guessed = match &self.running[..] {
+            [only] if only.remaining() == 1 => Some(only.draft.len()),
+            _ => None,
+        };
         let Worker { model, pass, running, endings, info, stopping, .. } = self;
         let (batch, members) = (&pass.batch, running.iter().zip(&pass.rows).filter(|(_, rows)| **rows > 0));
         // A pass with several sequences goes on for those that still want it.
@@ -291,10 +313,13 @@ impl Worker {
                 continue;
             }
             let logits = logits.get(range.start * info.n_vocab..range.end * info.n_vocab).unwrap_or(&[]);
-            let step = AssertUnwindSafe(|| deliver(sequence, rows, logits));
+            let step = AssertUnwindSafe(|| deliver(sequence, rows, logits, info.n_vocab));
             let ending = catch_unwind(step)
                 .unwrap_or_else(|panic| Some(Ending::Failed(Error::Panicked { message: message(&*panic) })));
             endings.extend(ending.map(|ending| (at, ending)));
+        }
+        if let Some(n_draft) = guessed {
+            self.costs.measured(n_draft, started.elapsed().as_secs_f64());
         }
         while let Some((at, ending)) = self.endings.pop() {
             self.finish(at, ending);
@@ -307,6 +332,10 @@ impl Worker {
         let in_pass = |at: &usize| self.pass.rows.get(*at).is_some_and(|&rows| rows > 0);
         let failed: Vec<usize> = (0..self.running.len()).filter(in_pass).collect();
         if let [only] = failed[..] {
+            // Nothing that was only a guess may fail an answer: once more, without.
+            if self.running[only].give_up_guessing() {
+                return;
+            }
             self.finish(only, Ending::Failed(error));
         } else {
             for at in failed {
@@ -413,9 +442,10 @@ impl Worker {
     }
 }
 
-/// What a pass brought to one of its sequences: `rows` more positions, and the logits it wanted.
-fn deliver(sequence: &mut Sequence, rows: usize, logits: &[f32]) -> Option<Ending> {
-    sequence.n_computed += rows;
+/// What a pass brought to one of its sequences: `rows` more positions, those of its draft among them, and the logits it
+/// wanted.
+fn deliver(sequence: &mut Sequence, rows: usize, logits: &[f32], n_vocab: usize) -> Option<Ending> {
+    sequence.n_computed += rows - sequence.draft.len().min(rows);
     let n_computed = sequence.n_computed;
     match &mut sequence.task {
         Task::Generate(generation) => {
@@ -423,7 +453,11 @@ fn deliver(sequence: &mut Sequence, rows: usize, logits: &[f32]) -> Option<Endin
             if logits.is_empty() {
                 return None;
             }
-            match generation.advance(&mut sequence.tokens, logits) {
+            let Sequence { tokens, draft, .. } = sequence;
+            let (n_used, outcome) = generation.advance_through(tokens, draft, logits, n_vocab);
+            draft.clear();
+            sequence.n_computed += n_used;
+            match outcome {
                 Ok(reason) => reason.map(Ending::Done),
                 Err(error) => Some(Ending::Failed(error)),
             }

@@ -72,7 +72,13 @@ impl Forward for Fake {
             kv_bytes: (self.n_blocks * KV_BLOCK * 10) as u64,
             weights_bytes: 0,
             scratch_bytes: 0,
-            device: DeviceInfo { backend: "fake", name: String::new(), isa: "", threads: 1, precision: Precision::F32 },
+            device: DeviceInfo {
+                backend: "fake",
+                name: String::new(),
+                isa: "",
+                threads: 1,
+                precision: Precision::Fast,
+            },
         }
     }
 

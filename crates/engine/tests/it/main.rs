@@ -7,4 +7,5 @@ mod faults;
 mod generate;
 mod real;
 mod scores;
+mod speculate;
 mod storm;

@@ -7,7 +7,7 @@ use compute::{
     KvType, Precision,
     cpu::{CpuDevice, CpuOptions},
 };
-use engine::{Engine, EngineConfig, Event, FinishReason, Request, Sampling, window};
+use engine::{Engine, EngineConfig, Event, FinishReason, Request, Sampling, Speculation, window};
 use model::{Decoder, LoadOptions};
 use serde_json::Value;
 use std::{
@@ -133,6 +133,42 @@ fn continuing_after_a_cancellation_is_the_same() {
         let rest = drain(engine.generate(Request { ignore_eos: true, ..greedy(tokens.clone(), left) }));
         assert_eq!(rest.ids, case.greedy[20..], "{}", case.text);
         assert_eq!(rest.stats().cached_tokens, tokens.len() - 1, "nothing is computed twice");
+    }
+}
+
+/// In `Precision::F32` the answer does not depend on how far was guessed, to the last token.
+#[test]
+fn guessing_ahead_changes_no_token() {
+    let Some(folder) = stories() else { return };
+    for file in FLOATS {
+        let cases = cases(&folder, file);
+        let samplings = [
+            Sampling::greedy(),
+            Sampling { temperature: 0.3, seed: Some(3), ..Sampling::default() },
+            Sampling { temperature: 1.0, seed: Some(4), repeat_penalty: 1.1, top_k: 20, ..Sampling::default() },
+        ];
+        for sampling in samplings {
+            let answers = |speculation| -> (Vec<Vec<u32>>, usize) {
+                let (engine, _) = load(&folder.join("gguf"), file, Precision::F32, 1, 32);
+                let ask = |case: &Case| {
+                    // What repeats is in the prompt already.
+                    let mut tokens = [case.prompt.as_slice(), &case.greedy, &case.prompt].concat();
+                    tokens.truncate(192);
+                    let request =
+                        Request { sampling: sampling.clone(), ignore_eos: true, speculation, ..greedy(tokens, 64) };
+                    let outcome = drain(engine.generate(request));
+                    (outcome.stats().accepted_tokens, outcome.ids)
+                };
+                let (accepted, ids): (Vec<usize>, Vec<Vec<u32>>) = cases.iter().map(ask).unzip();
+                (ids, accepted.iter().sum())
+            };
+            let (without, _) = answers(Speculation::Off);
+            for speculation in [Speculation::Fixed(1), Speculation::Fixed(15), Speculation::Auto] {
+                let (with, accepted) = answers(speculation);
+                assert_eq!(with, without, "{file} {speculation:?} {sampling:?}");
+                assert!(accepted > 0 || speculation == Speculation::Auto, "{file} {speculation:?} {sampling:?}");
+            }
+        }
     }
 }
 

@@ -131,7 +131,7 @@ fn a_pass_can_be_broken_off() {
         let (before, rest) = tokens.split_at(9);
         decoder.forward(&batch(before, 0, 0), &mut cache).unwrap();
         let rest = batch(rest, before.len(), 0);
-        let mut n_asked = 0;
+        let mut n_asked = 0usize;
         let got = loop {
             let left = std::cell::Cell::new(n_asked);
             let stop = || left.replace(left.get().saturating_sub(1)) == 0;
