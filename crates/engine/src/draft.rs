@@ -5,19 +5,19 @@
 //! token, and the sampler chain draws from every row's logits in order. A draw that equals the draft makes the next row
 //! valid; the first that does not is itself the next token, and the rows after it are forgotten: their positions are
 //! written anew. Each token is thus drawn from the same logits, with the same random number, as without a draft. The
-//! logits themselves depend on a draft only as far as a device's arithmetic depends on the rows of a pass: in
-//! `Precision::F32` not at all (drafts are short there, see [`MAX_EXACT_DRAFT`]), in `Precision::Fast` by a rounding
-//! (activations of few rows are kept finer, sums are taken in another order). There a seed brings the same tokens with the
-//! same drafts; those of [`Speculation::Auto`] depend on measured times, so that a choice between two tokens that are
-//! practically equal may fall otherwise in another run.
+//! logits themselves depend on a draft only as far as a device's arithmetic depends on the number of rows of a pass: not
+//! at all up to [`MAX_EXACT_DRAFT`], by a rounding beyond (activations of few rows are kept finer, sums are taken in another
+//! order). So drafts are that short in `Precision::F32` always, and with [`Speculation::Auto`], whose lengths depend on
+//! measured times, whenever the answer must be the same in every run: without temperature, or with a seed that was asked
+//! for.
 //!
 //! This file guesses and decides how far a guess pays. It knows neither passes nor caches.
 
 /// Tokens of a draft at most.
 pub const MAX_DRAFT: usize = 15;
 
-/// Tokens of a draft at most in `Precision::F32`: so few rows a device computes in the order in which it computes one (tests
-/// hold it to that), so that not one bit of their logits depends on the draft.
+/// Tokens of a draft at most where not one bit of the logits may depend on it: so few rows a device computes with the
+/// same arithmetic, in the same order, as one. (Tests hold it to that.)
 pub(crate) const MAX_EXACT_DRAFT: usize = 2;
 
 /// Whether and how far to guess ahead.
@@ -26,7 +26,8 @@ pub enum Speculation {
     /// Never: one token a pass.
     #[default]
     Off,
-    /// As far as it pays, by the measured time of passes and the share of guesses that came true.
+    /// As far as it pays, by the measured time of passes and the share of guesses that came true. Never so far that an
+    /// answer could differ which a seed or a temperature of 0 promises to be the same.
     Auto,
     /// This many tokens (at most [`MAX_DRAFT`]) whenever there is a match, whether it pays or not.
     Fixed(usize),
@@ -112,6 +113,8 @@ impl Costs {
 #[derive(Debug)]
 pub(crate) struct Drafter {
     speculation: Speculation,
+    /// `Auto` stays where drafts do not change a bit.
+    exact: bool,
     /// The position after the latest place of each pair of tokens, by hash; 0 for none.
     latest: Vec<u32>,
     /// For each position, the one after the place before of a pair with the same hash; 0 for none.
@@ -129,13 +132,14 @@ pub(crate) struct Drafter {
 }
 
 impl Drafter {
-    /// For a sequence of at most `n_positions` tokens, beginning with `prompt`. All memory is taken here: 12 bytes a
-    /// position, none if nothing is to be guessed.
-    pub(crate) fn new(speculation: Speculation, prompt: &[u32], n_positions: usize) -> Self {
+    /// For a sequence of at most `n_positions` tokens, beginning with `prompt`. All memory is taken here: 8 to 12 bytes
+    /// a position, none if nothing is to be guessed.
+    pub(crate) fn new(speculation: Speculation, exact: bool, prompt: &[u32], n_positions: usize) -> Self {
         let n_positions = if speculation == Speculation::Off { 0 } else { n_positions.max(prompt.len()) };
         let n_slots = if n_positions == 0 { 0 } else { n_positions.next_power_of_two().max(64) };
         let mut drafter = Drafter {
             speculation,
+            exact,
             latest: vec![0; n_slots],
             before: Vec::with_capacity(n_positions),
             truth: PRIOR_TRUE,
@@ -210,7 +214,7 @@ impl Drafter {
         let wanted = match self.speculation {
             Speculation::Off => 0,
             Speculation::Fixed(n) => n.min(MAX_DRAFT),
-            Speculation::Auto => self.length(matched, costs),
+            Speculation::Auto => self.length(matched, if self.exact { room.min(MAX_EXACT_DRAFT) } else { room }, costs),
         };
         // Where the past is too short it goes on with the draft itself: a loop repeats.
         for at in place..place + wanted.min(room) {
@@ -229,8 +233,8 @@ impl Drafter {
         }
     }
 
-    /// The length that brings most tokens for its time; 0 when none pays.
-    fn length(&self, matched: usize, costs: &Costs) -> usize {
+    /// The length, at most `room`, that brings most tokens for its time; 0 when none pays.
+    fn length(&self, matched: usize, room: usize, costs: &Costs) -> usize {
         // Nothing to compare with yet: a pass of one row comes first.
         if costs.single == 0.0 {
             return 0;
@@ -238,13 +242,16 @@ impl Drafter {
         let (mut tokens, mut chance, mut drafted) = (1.0, 1.0, 0);
         let (mut best, mut best_rate) = (0, LEAST_GAIN);
         for (&length, cost) in LENGTHS.iter().zip(costs.relative) {
-            while drafted < length {
+            if drafted >= room {
+                break;
+            }
+            while drafted < length.min(room) {
                 chance *= self.truth.get(class_of(matched + drafted)).copied().unwrap_or(0.0);
                 tokens += chance;
                 drafted += 1;
             }
             if tokens / cost > best_rate {
-                (best, best_rate) = (length, tokens / cost);
+                (best, best_rate) = (drafted, tokens / cost);
             }
         }
         best
@@ -287,7 +294,7 @@ mod tests {
         let mut draft = vec![7];
         // Learned at once, or token by token.
         for known in [tokens.len(), 0] {
-            let mut drafter = Drafter::new(Speculation::Fixed(6), &tokens[..known], tokens.len());
+            let mut drafter = Drafter::new(Speculation::Fixed(6), false, &tokens[..known], tokens.len());
             for seen in known..=tokens.len() {
                 let ends = |token| token == u32::from(b'.');
                 drafter.guess(&tokens[..seen], room, &mut Costs::default(), ends, &mut draft);
@@ -315,7 +322,7 @@ mod tests {
     }
 
     fn auto(truth: f64, relative: [f64; 4]) -> (Drafter, Costs) {
-        let mut drafter = Drafter::new(Speculation::Auto, &[], 64);
+        let mut drafter = Drafter::new(Speculation::Auto, false, &[], 64);
         drafter.truth = [truth; 4];
         (drafter, Costs { single: 1.0, relative })
     }
@@ -325,7 +332,7 @@ mod tests {
         #[track_caller]
         fn check(truth: f64, relative: [f64; 4], expected: usize) {
             let (drafter, costs) = auto(truth, relative);
-            assert_eq!(drafter.length(2, &costs), expected, "{truth} {relative:?}");
+            assert_eq!(drafter.length(2, 15, &costs), expected, "{truth} {relative:?}");
         }
         check(0.95, PRIOR_COST, 15);
         check(0.7, PRIOR_COST, 7);
@@ -335,8 +342,11 @@ mod tests {
         check(0.99, [1.9, 2.2, 2.5, 3.0], 15);
         check(1.0, [1.0; 4], 15);
         check(0.0, [1.0; 4], 0);
-        let (drafter, _) = auto(1.0, PRIOR_COST);
-        assert_eq!(drafter.length(9, &Costs::default()), 0, "nothing measured yet");
+        let (drafter, costs) = auto(0.95, PRIOR_COST);
+        for (room, expected) in [(0, 0), (1, 1), (2, 2), (3, 3), (5, 5), (9, 7), (14, 14)] {
+            assert_eq!(drafter.length(2, room, &costs), expected, "{room}");
+        }
+        assert_eq!(drafter.length(9, 15, &Costs::default()), 0, "nothing measured yet");
     }
 
     #[test]
@@ -344,7 +354,7 @@ mod tests {
         let (mut drafter, costs) = auto(0.9, PRIOR_COST);
         drafter.matched = 2;
         let n = (0..).find(|_| {
-            let length = drafter.length(2, &costs);
+            let length = drafter.length(2, 15, &costs);
             drafter.verified(length, 0, true);
             length == 0
         });
@@ -353,7 +363,7 @@ mod tests {
         let n = (0..).find(|_| {
             drafter.shadow = Some((0, 0, 5));
             drafter.compare_shadow(&[5]);
-            drafter.length(2, &costs) > 0
+            drafter.length(2, 15, &costs) > 0
         });
         assert!(n.is_some_and(|n| n < 20), "{n:?}");
     }

@@ -98,10 +98,11 @@ impl Sequence {
     /// Guesses what follows, if it decodes: at most `room` tokens.
     pub(crate) fn guess(&mut self, room: usize, costs: &mut Costs) {
         self.draft.clear();
-        if self.remaining() == 1 && self.is_ready() {
-            if let Task::Generate(generation) = &mut self.task {
-                generation.guess(&self.tokens, room, costs, &mut self.draft);
-            }
+        if self.remaining() == 1
+            && self.is_ready()
+            && let Task::Generate(generation) = &mut self.task
+        {
+            generation.guess(&self.tokens, room, costs, &mut self.draft);
         }
     }
 
@@ -223,7 +224,12 @@ impl Generation {
             first: None,
             last: None,
             completion_tokens: 0,
-            drafter: Drafter::new(request.speculation, &request.tokens, most_tokens),
+            drafter: Drafter::new(
+                request.speculation,
+                request.sampling.temperature == 0.0 || request.sampling.seed.is_some(),
+                &request.tokens,
+                most_tokens,
+            ),
             most_tokens,
         }
     }

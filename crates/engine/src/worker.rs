@@ -6,7 +6,7 @@
 use crate::{
     BenchRequest, BenchTimings, Error, FinishReason, Forward, Info, Limits, Result, Usage, bench,
     blocks::Blocks,
-    draft::{Costs, MAX_DRAFT, MAX_EXACT_DRAFT},
+    draft::{Costs, MAX_EXACT_DRAFT},
     pass::Pass,
     sequence::{Outbox, Sequence, Task},
 };
@@ -236,8 +236,8 @@ impl Worker {
     /// that are sure to be wanted.
     fn guess(&mut self) {
         let exact = self.info.device.precision == Precision::F32;
-        let most = if exact { MAX_EXACT_DRAFT } else { MAX_DRAFT };
-        let room = self.limits.prefill_chunk.min(self.info.max_logits).saturating_sub(1).min(most);
+        let room = self.limits.prefill_chunk.min(self.info.max_logits).saturating_sub(1);
+        let room = if exact { room.min(MAX_EXACT_DRAFT) } else { room };
         match &mut self.running[..] {
             [only] => only.guess(room, &mut self.costs),
             several => several.iter_mut().for_each(|sequence| sequence.draft.clear()),

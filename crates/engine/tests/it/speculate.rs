@@ -129,7 +129,9 @@ fn a_refrain_takes_few_passes() {
 #[test]
 fn it_decides_by_what_passes_cost() {
     let (engine, log, permits) = Setup::default().gated(|prefix| Answer::Token(refrain(prefix)));
-    let stream = engine.generate(Request { speculation: Speculation::Auto, ..greedy(prompt(1, 10), 200) });
+    let anything = Sampling { temperature: 0.01, ..Sampling::default() }; // drafts of any length
+    let request = Request { sampling: anything, speculation: Speculation::Auto, ..greedy(prompt(1, 10), 200) };
+    let stream = engine.generate(request);
     let clock = std::thread::spawn(move || {
         while permits.send(()).is_ok() {
             std::thread::sleep(Duration::from_millis(2));
