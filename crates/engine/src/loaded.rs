@@ -30,7 +30,7 @@ impl Loaded {
             max_rows: decoder.max_rows(),
             max_logits: decoder.max_rows(),
             kv_bytes: cache.bytes() as u64,
-            weights_bytes: memory.weights_bytes.saturating_add(memory.mapped_bytes),
+            weights_bytes: memory.weights_bytes,
             scratch_bytes: memory.scratch_bytes,
             device: decoder.device().info(),
         };

@@ -7,12 +7,13 @@ use crate::{
     backends,
     exit::{Exit, Failure, Result},
     output, paths,
-    settings::Settings,
+    settings::{Settings, kv_type_name},
     terminal_filter::visible_line,
 };
 use checkpoint::{Checkpoint, OpenOptions};
+use compute::KvType;
 use engine::{Engine, EngineConfig};
-use model::{Decoder, HyperParams, LoadOptions, MemoryPlan};
+use model::{Decoder, HyperParams, LoadOptions, MemoryPlan, kv_bytes};
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -76,8 +77,11 @@ crate::messages::messages! {
     template_names(names) { "a file, or one of: {names}", "ファイル、または次のいずれか: {names}" }
     /// A template file that cannot be used.
     template_unusable(name) { "the chat template {name} cannot be used", "チャットテンプレート {name} は使えません" }
-    /// The model has none.
-    template_missing() { "the model has no chat template", "モデルにチャットテンプレートがありません" }
+    /// A model without a chat template.
+    no_template(names) {
+        "this model has no chat template: what you type is simply continued. --template NAME|FILE makes it a chat (built in: {names})",
+        "このモデルにはチャットテンプレートがありません。入力の続きをそのまま生成します。--template 名前|ファイル でチャットにできます(組み込み: {names})"
+    }
     /// What to do about it.
     template_missing_hint(names) {
         "--template NAME|FILE gives one (built in: {names}); --raw continues the prompt without",
@@ -119,14 +123,17 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// The chat template, or the failure that says what to do without one.
-    pub(crate) fn template(&self) -> Result<&ChatTemplate> {
-        self.template.as_ref().map_err(Clone::clone)
+    /// The chat template; none if the model has none, so that texts simply follow each other.
+    ///
+    /// # Errors
+    /// The model has one that cannot be used.
+    pub(crate) fn template(&self) -> Result<Option<&ChatTemplate>> {
+        self.template.as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
 
     /// Texts shall simply follow each other, without a template.
     pub(crate) fn forget_template(&mut self) {
-        self.template = Err(Failure::new(Exit::Model, template_missing()));
+        self.template = Ok(None);
     }
 }
 
@@ -166,13 +173,16 @@ pub(crate) fn load_from(
     // Small things that may be wrong come before large ones that take time.
     let tokenizer = Tokenizer::from_checkpoint(checkpoint).map_err(|error| text_failure(&path, &error))?;
     let template = find_template(checkpoint, settings)?;
-    let kv_type = settings.kv_type();
+    let kv_type_for = |context: usize| {
+        let positions = context.saturating_mul(n_sequences);
+        settings.kv_type(kv_bytes(&hyper, positions, KvType::F32).unwrap_or(u64::MAX))
+    };
     let plan_for = |context: usize| {
         let rows = settings.backend.prefill_chunk.min(context);
-        MemoryPlan::new(checkpoint, &hyper, context.saturating_mul(n_sequences), kv_type, rows)
+        MemoryPlan::new(checkpoint, &hyper, context.saturating_mul(n_sequences), kv_type_for(context), rows)
     };
     let (context, plan) = choose_window(settings, &hyper, available_memory(), &plan_for)
-        .map_err(|error| error.into_failure(&path, settings))?;
+        .map_err(|error| error.into_failure(&path, &kv_type_for))?;
     tell_about_window(settings, context, hyper.context_length);
     let device = backends::open(settings)?;
     let chunk = settings.backend.prefill_chunk.min(context);
@@ -195,7 +205,7 @@ pub(crate) fn load_from(
         decoder,
         tokenizer: tokenizer.clone(),
         context,
-        kv_type,
+        kv_type: kv_type_for(context),
         prefill_chunk: chunk,
         max_sequences: n_sequences,
     })
@@ -228,18 +238,19 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn into_failure(self, path: &Path, settings: &Settings) -> Failure {
+    fn into_failure(self, path: &Path, kv_type_for: &dyn Fn(usize) -> KvType) -> Failure {
         let (plan, context, available, fits) = match self {
             Refusal::Model(error) => return model_failure(path, &error),
             Refusal::TooLarge { plan, context, available, fits } => (plan, context, available, fits),
         };
         let window = fits.map_or_else(remedy_no_window, remedy_window);
-        let kv = settings.smaller_kv_type().map_or_else(remedy_kv_done, remedy_kv);
+        let kv_type = kv_type_for(context);
+        let kv = if kv_type == KvType::Q8_0 { remedy_kv_done() } else { remedy_kv(kv_type_name(KvType::Q8_0)) };
         let parts = too_large_cause(
             size(plan.weights_bytes),
             size(plan.kv_bytes),
             context,
-            settings.kv_type_name(),
+            kv_type_name(kv_type),
             size(plan.scratch_bytes),
         );
         Failure::new(Exit::Memory, too_large(size(plan.total_bytes), size(available)))
@@ -328,17 +339,16 @@ pub(crate) fn model_name(checkpoint: &Checkpoint) -> String {
 }
 
 /// A template, or why there is none.
-pub(crate) type Template = std::result::Result<ChatTemplate, Failure>;
+pub(crate) type Template = Result<Option<ChatTemplate>>;
 
 /// The template of the settings, else the model's own. Settings that name none that works are an error now; a model
 /// without is one only when a template is needed.
 pub(crate) fn find_template(checkpoint: &Checkpoint, settings: &Settings) -> Result<Template> {
     if let Some(name) = &settings.model.template {
-        return named_template(name).map(Ok);
+        return named_template(name).map(|template| Ok(Some(template)));
     }
     Ok(match ChatTemplate::from_checkpoint(checkpoint) {
-        Ok(Some(template)) => Ok(template),
-        Ok(None) => Err(Failure::new(Exit::Model, template_missing()).hint(template_missing_hint(builtin_names()))),
+        Ok(template) => Ok(template),
         Err(error) => Err(Failure::new(Exit::Model, template_unusable(paths::display(checkpoint.path())))
             .because_of(&error)
             .hint(template_missing_hint(builtin_names()))),

@@ -8,7 +8,7 @@
 use crate::{
     exit::{Exit, Failure, Result},
     messages,
-    terminal_filter::{visible, visible_line},
+    terminal_filter::{TerminalFilter, is_hidden_control, visible, visible_line},
 };
 use anstyle::{AnsiColor, Style};
 use std::{
@@ -132,10 +132,22 @@ pub(crate) fn answer_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Text of a model for stdout: harmless on a terminal if it went through a [`crate::terminal_filter::TerminalFilter`],
-/// which the caller owns because it spans pieces; exact otherwise.
-pub(crate) fn filters_answers() -> bool {
-    is_terminal(Channel::Out)
+/// The filter that answers go through, or none with `--control-characters pass`.
+pub(crate) fn answer_filter(interface: &crate::settings::InterfaceSettings) -> Option<TerminalFilter> {
+    let filter = if is_terminal(Channel::Out) { TerminalFilter::new() } else { TerminalFilter::for_pipe() };
+    (interface.control_characters != "pass").then_some(filter)
+}
+
+/// Writes a JSON value as one line. Control characters beyond JSON's own escapes (C1, DEL, bidi) are escaped too: the
+/// value is exact, and showing the line on a terminal is harmless.
+pub(crate) fn answer_json(value: &serde_json::Value) -> Result<()> {
+    let text = value.to_string();
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Outside strings JSON is ASCII, and all of these lie in the Basic Multilingual Plane.
+        if is_hidden_control(c) { line.push_str(&format!("\\u{:04x}", u32::from(c))) } else { line.push(c) }
+    }
+    answer_line(&line)
 }
 
 /// A line of ours on stderr; the caller has filtered untrusted parts. A stderr that cannot be written loses the line.

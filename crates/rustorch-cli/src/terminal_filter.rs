@@ -2,8 +2,8 @@
 //!
 //! Control characters (C0 except line feed and tab, DEL, C1) and the characters with Unicode's `Bidi_Control` property
 //! (UAX #9) are shown instead of sent, so that text can neither move the cursor, retitle the window, write to the
-//! clipboard nor reorder what is read. Used only where a terminal or an error message is the reader: JSON and piped
-//! answers carry the exact text.
+//! clipboard nor reorder what is read. Piped answers keep their bidi controls (a terminal that shows them later is the
+//! reader's), but no control characters; JSON carries the exact text, escaped.
 
 use std::fmt::Write as _;
 
@@ -12,12 +12,19 @@ use std::fmt::Write as _;
 pub(crate) struct TerminalFilter {
     /// A carriage return was seen and not yet shown: a line feed behind it makes both a line end.
     pending_return: bool,
+    /// Bidi controls stay.
+    keep_bidi: bool,
 }
 
 impl TerminalFilter {
     /// A filter at the start of a text.
     pub(crate) fn new() -> TerminalFilter {
         TerminalFilter::default()
+    }
+
+    /// A filter for text that goes to a file or another program.
+    pub(crate) fn for_pipe() -> TerminalFilter {
+        TerminalFilter { keep_bidi: true, ..TerminalFilter::default() }
     }
 
     /// The next piece, made harmless.
@@ -29,6 +36,7 @@ impl TerminalFilter {
             }
             match c {
                 '\r' => self.pending_return = true,
+                c if self.keep_bidi && is_bidi_control(c) => out.push(c),
                 _ => show(c, &mut out),
             }
         }
@@ -66,6 +74,16 @@ pub(crate) fn visible_line(text: &str) -> String {
     out
 }
 
+/// Control characters that JSON leaves as they are: DEL, C1 and the bidi controls.
+pub(crate) fn is_hidden_control(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}') || is_bidi_control(c)
+}
+
+/// Unicode's `Bidi_Control` property.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 fn show(c: char, out: &mut String) {
     match c {
         '\n' | '\t' => out.push(c),
@@ -97,6 +115,14 @@ mod tests {
         }
         out.push_str(&filter.finish());
         assert_eq!(out, expected, "char by char {input:?}");
+    }
+
+    #[test]
+    fn pipes_keep_directions_but_no_controls() {
+        let mut filter = TerminalFilter::for_pipe();
+        let mut out = filter.push("\u{200f}שלום\u{202c} \u{1b}[2J\u{9b}");
+        out.push_str(&filter.finish());
+        assert_eq!(out, "\u{200f}שלום\u{202c} ␛[2J<U+009B>");
     }
 
     #[test]

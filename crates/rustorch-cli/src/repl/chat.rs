@@ -71,7 +71,7 @@ impl Chat {
 
     /// The chat template, if there is one.
     pub(crate) fn template(&self) -> Option<&ChatTemplate> {
-        self.loaded.template().ok()
+        self.loaded.template().ok().flatten()
     }
 
     /// Tokens of the window.
@@ -282,7 +282,7 @@ impl Chat {
         self.settings = settings;
         output::note(&words::now_using(visible_line(&self.model_name()), format!("{seconds:.2}")));
         if self.template().is_none() {
-            output::warning(&words::no_template(loading::builtin_names()));
+            output::warning(&loading::no_template(loading::builtin_names()));
         }
         if self.session.conversation().system.is_some() && !self.template_has_system_role() {
             output::warning(&words::no_system_role());

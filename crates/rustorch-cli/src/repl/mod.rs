@@ -126,7 +126,7 @@ fn welcome(chat: &Chat) {
 /// Loads `--load-history`, and gets the files ready that the conversation is written to.
 fn open_history(chat: &mut Chat) -> Result<()> {
     if chat.template().is_none() {
-        output::warning(&words::no_template(loading::builtin_names()));
+        output::warning(&loading::no_template(loading::builtin_names()));
     }
     if let Some(path) = chat.settings.history.load.clone() {
         let read = store::read(&path)?;

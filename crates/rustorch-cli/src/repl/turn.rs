@@ -309,7 +309,7 @@ const BAR_AFTER: Duration = Duration::from_millis(400);
 impl View {
     fn new(chat: &Chat) -> View {
         View {
-            filter: output::filters_answers().then(TerminalFilter::new),
+            filter: output::answer_filter(&chat.settings.interface),
             stream: chat.settings.interface.stream,
             show_progress: chat.settings.interface.show_progress,
             label: chat.interactive.then(|| chat.assistant_prompt()),

@@ -12,11 +12,6 @@ messages! {
         "{model} · context {context} tokens · {backend} · /help lists the commands",
         "{model} · コンテキスト {context} トークン · {backend} · /help でコマンド一覧"
     }
-    /// A model without a chat template.
-    no_template(names) {
-        "this model has no chat template: what you type is simply continued. --template NAME|FILE makes it a chat (built in: {names})",
-        "このモデルにはチャットテンプレートがありません。入力の続きをそのまま生成します。--template 名前|ファイル でチャットにできます(組み込み: {names})"
-    }
     /// Ctrl-C on an empty line.
     press_again() { "(Ctrl-C again or /exit ends the program)", "(もう一度 Ctrl-C、または /exit で終了します)" }
     /// A history was loaded.

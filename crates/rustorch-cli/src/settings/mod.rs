@@ -121,6 +121,8 @@ pub(crate) struct InterfaceSettings {
     pub(crate) stream: bool,
     /// `auto`, `always` or `never`.
     pub(crate) color: &'static str,
+    /// What becomes of control characters in answers: `show` or `pass`.
+    pub(crate) control_characters: &'static str,
     /// `auto`, `en` or `ja`.
     pub(crate) language: &'static str,
     /// `text`, `json` or `stream-json`.
@@ -159,36 +161,33 @@ pub(crate) struct HistorySettings {
     pub(crate) ephemeral: bool,
 }
 
+/// A KV cache up to this size is kept in single precision: rounding it would save nothing that anybody notices.
+const SMALL_KV_BYTES: u64 = 64 << 20;
+
+/// The name of a type of KV cache, as `--kv-type` takes it.
+pub(crate) fn kv_type_name(kv_type: compute::KvType) -> &'static str {
+    match kv_type {
+        compute::KvType::F32 => "f32",
+        compute::KvType::F16 => "f16",
+        compute::KvType::Q8_0 => "q8_0",
+    }
+}
+
 impl Settings {
     /// Arithmetic of the device.
     pub(crate) fn precision(&self) -> compute::Precision {
         if self.backend.precision == "f32" { compute::Precision::F32 } else { compute::Precision::Fast }
     }
 
-    /// Element type of the KV cache.
-    pub(crate) fn kv_type(&self) -> compute::KvType {
+    /// Element type of a KV cache that would take `f32_bytes` in single precision.
+    pub(crate) fn kv_type(&self, f32_bytes: u64) -> compute::KvType {
         use compute::KvType;
         match self.context.kv_type {
             "f32" => KvType::F32,
             "q8_0" => KvType::Q8_0,
-            "auto" if self.precision() == compute::Precision::F32 => KvType::F32,
+            "auto" if self.precision() == compute::Precision::F32 || f32_bytes <= SMALL_KV_BYTES => KvType::F32,
             _ => KvType::F16,
         }
-    }
-
-    /// The name of [`Settings::kv_type`].
-    pub(crate) fn kv_type_name(&self) -> &'static str {
-        use compute::KvType;
-        match self.kv_type() {
-            KvType::F32 => "f32",
-            KvType::F16 => "f16",
-            KvType::Q8_0 => "q8_0",
-        }
-    }
-
-    /// The type of the smallest KV cache, unless that is in use already.
-    pub(crate) fn smaller_kv_type(&self) -> Option<&'static str> {
-        (self.kv_type() != compute::KvType::Q8_0).then_some("q8_0")
     }
 
     /// How tokens are chosen.

@@ -7,6 +7,7 @@ use crate::{
     settings::{
         Layers, Settings,
         arguments::{ARGUMENT, Argument, Values},
+        kv_type_name,
     },
     terminal_filter::visible_line,
 };
@@ -104,12 +105,14 @@ fn model_json(hyper: &HyperParams) -> serde_json::Value {
 fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings) -> serde_json::Value {
     let context = settings.context.size.unwrap_or(hyper.context_length);
     let rows = settings.backend.prefill_chunk.min(context);
-    match MemoryPlan::new(checkpoint, hyper, context, settings.kv_type(), rows) {
+    let f32_bytes = model::kv_bytes(hyper, context, compute::KvType::F32).unwrap_or(u64::MAX);
+    let kv_type = settings.kv_type(f32_bytes);
+    match MemoryPlan::new(checkpoint, hyper, context, kv_type, rows) {
         Ok(plan) => {
             let available = loading::available_memory();
             json!({
                 "context": context,
-                "kv_type": settings.kv_type_name(),
+                "kv_type": kv_type_name(kv_type),
                 "weights_bytes": plan.weights_bytes,
                 "kv_bytes": plan.kv_bytes,
                 "scratch_bytes": plan.scratch_bytes,

@@ -98,8 +98,8 @@ pub(crate) fn run(settings: &Settings, ask: &OneShot) -> Result<()> {
     let mut conversation = begin(settings)?;
     interrupt::watch();
     let loaded = loading::load(settings, &interrupt::wanted)?;
-    if !ask.raw {
-        loaded.template()?;
+    if !ask.raw && loaded.template()?.is_none() {
+        output::warning(&loading::no_template(loading::builtin_names()));
     }
     if let Some(path) = &settings.history.save {
         let replace = if settings.history.force { store::Replace::Any } else { store::Replace::Ours };
@@ -158,7 +158,7 @@ fn tokens(loaded: &Loaded, conversation: &Conversation, question: &Message, ask:
     }
     let mut messages = conversation.for_template();
     messages.push(question);
-    Renderer { tokenizer: &loaded.tokenizer, template: loaded.template().ok() }.tokens(&messages, None)
+    Renderer { tokenizer: &loaded.tokenizer, template: loaded.template()? }.tokens(&messages, None)
 }
 
 /// Refuses a prompt that leaves no room for an answer.
@@ -186,7 +186,7 @@ impl View<'_> {
     }
 
     fn event(&mut self, event: serde_json::Value) -> Result<()> {
-        if self.settings.interface.output == "stream-json" { output::answer_line(&event.to_string()) } else { Ok(()) }
+        if self.settings.interface.output == "stream-json" { output::answer_json(&event) } else { Ok(()) }
     }
 
     fn prefill(&mut self, done: usize, total: usize, cached: usize) -> Result<()> {
@@ -242,7 +242,7 @@ impl Drop for View<'_> {
 fn generate(loaded: &Loaded, settings: &Settings, request: Request) -> Result<Answer> {
     let mut stream = loaded.engine.generate(request);
     let _armed = interrupt::arm(stream.canceller());
-    let filter = output::filters_answers().then(TerminalFilter::new);
+    let filter = output::answer_filter(&settings.interface);
     let mut view = View { settings, filter, bar: None };
     let mut answer =
         Answer { text: String::new(), ids: Vec::new(), reason: FinishReason::Interrupted, stats: Stats::default() };
@@ -314,10 +314,10 @@ fn finish(loaded: &Loaded, settings: &Settings, answer: &Answer) -> Result<()> {
         },
     });
     match (settings.interface.output, result.as_object_mut()) {
-        ("json", _) => output::answer_line(&result.to_string()),
+        ("json", _) => output::answer_json(&result),
         ("stream-json", Some(fields)) => {
             fields.shift_insert(0, "event".to_owned(), "done".into());
-            output::answer_line(&result.to_string())
+            output::answer_json(&result)
         }
         _ => Ok(()),
     }
@@ -325,7 +325,7 @@ fn finish(loaded: &Loaded, settings: &Settings, answer: &Answer) -> Result<()> {
 
 fn remember(conversation: &mut Conversation, loaded: &Loaded, mut question: Message, begun: Stamp, answer: &Answer) {
     let name = loaded.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let source = loaded.template().map(text::ChatTemplate::source).unwrap_or_default();
+    let source = loaded.template().ok().flatten().map(text::ChatTemplate::source).unwrap_or_default();
     let stamp = ModelStamp { name, template_hash: Conversation::template_hash(source) };
     question.ts_end = Some(begun.clone());
     conversation.push(question);

@@ -23,6 +23,8 @@ crate::messages::messages! {
     }
     /// What variables look like.
     vars_expected() { "a JSON object such as {{\"bos_token\": \"<s>\"}} is expected", "{{\"bos_token\": \"<s>\"}} のような JSON オブジェクトが必要です" }
+    /// The model brings none.
+    template_missing() { "the model has no chat template", "モデルにチャットテンプレートがありません" }
     /// Rendering failed.
     render_failed() { "the chat template cannot render this conversation", "チャットテンプレートでこの会話を展開できません" }
 }
@@ -100,7 +102,9 @@ fn from_model(layers: &Layers, input: &mut RenderInput) -> Result<ChatTemplate> 
     let tokenizer =
         Tokenizer::from_checkpoint(&checkpoint).map_err(|error| loading::text_failure(checkpoint.path(), &error))?;
     (input.bos_token, input.eos_token) = loading::edge_tokens(&tokenizer);
-    template
+    template?.ok_or_else(|| {
+        Failure::new(Exit::Model, template_missing()).hint(loading::template_names(loading::builtin_names()))
+    })
 }
 
 fn now(values: &Values) -> Result<jiff::civil::DateTime> {

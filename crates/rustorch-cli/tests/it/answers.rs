@@ -110,8 +110,34 @@ fn a_model_without_template_says_so() {
     std::fs::write(home.path().join("m.gguf"), bytes).unwrap();
     home.run(&["--model", "m.gguf", "-p", "Hi", "--raw", "-n", "1"]).ends_with(0);
     home.run(&["--model", "m.gguf", "-p", "Hi", "--template", "chatml", "-n", "1"]).ends_with(0);
-    let ran = home.run(&["--model", "m.gguf", "-p", "Hi"]).ends_with(3);
-    assert!(ran.err.contains("--template") && ran.err.contains("--raw") && ran.err.contains("chatml"), "{}", ran.err);
+    // Plain continuation, aloud.
+    let plain = ["--model", "m.gguf", "-p", "Hi", "-n", "4", "--temperature", "0"];
+    let ran = home.run(&plain).ends_with(0);
+    assert!(ran.err.contains("--template") && ran.err.contains("chatml"), "{}", ran.err);
+    assert_eq!(ran.out, home.run(&[&plain[..], &["--raw"]].concat()).ends_with(0).out);
+}
+
+#[test]
+fn control_characters_of_a_model_do_not_reach_the_output() {
+    let home = Home::new();
+    let mut bytes = std::fs::read(llama()).unwrap();
+    // Pieces of the vocabulary, of their own length: every lower-case letter becomes a control character.
+    let from = bytes.windows(21).position(|window| window == b"tokenizer.ggml.tokens").unwrap();
+    let to = bytes.windows(26).position(|window| window.starts_with(b"tokenizer.ggml.token_type")).unwrap();
+    for byte in bytes[from + 60..to.max(from + 60)].iter_mut().filter(|byte| byte.is_ascii_lowercase()) {
+        *byte = if *byte & 1 == 0 { 0x1b } else { 0x07 };
+    }
+    std::fs::write(home.path().join("m.gguf"), bytes).unwrap();
+    let base = ["--model", "m.gguf", "-p", "Hi", "--raw", "-n", "32", "--temperature", "5", "--seed", "1"];
+    let out = |more: &[&str]| String::from_utf8(home.run(&[&base[..], more].concat()).ends_with(0).out).unwrap();
+    let controls = |text: &str| text.chars().any(|c| c.is_control() && c != '\n' && c != '\t');
+    let (shown, json) = (out(&[]), out(&["--output", "json"]));
+    assert!(!controls(&shown), "{shown:?}");
+    assert!(!controls(&json), "{json:?}");
+    let exact: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let (exact, passed) = (exact["text"].as_str().unwrap(), out(&["--control-characters", "pass"]));
+    assert!(controls(exact), "the test's vocabulary has no control characters: {exact:?}");
+    assert_eq!(passed.trim_end_matches('\n'), exact.trim_end_matches('\n'));
 }
 
 #[test]
