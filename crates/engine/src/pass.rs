@@ -62,14 +62,20 @@ impl Pass {
             self.logits.push(n_logits..self.batch.logits.len());
             if rows > 0 {
                 let tokens = sequence.tokens[from..].iter().chain(&sequence.draft).take(rows);
-                push_rows(&mut self.batch, &mut self.spare, tokens, from, &sequence.blocks);
+                push_rows(
+                    &mut self.batch,
+                    &mut self.spare,
+                    tokens,
+                    from,
+                    (&sequence.blocks, sequence.blocks.capacity()),
+                );
             }
         }
     }
 
     /// Adds rows of a sequence that is not a request (`bench`); the last one wants logits if `logits`.
     pub(crate) fn add(&mut self, tokens: &[u32], from: usize, blocks: &[u32], logits: bool) {
-        push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, blocks);
+        push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, (blocks, blocks.len()));
         if logits {
             self.batch.logits.push((self.batch.tokens.len() - 1) as u32);
         }
@@ -90,7 +96,7 @@ fn push_rows<'t>(
     spare: &mut Vec<SequenceRows>,
     tokens: impl Iterator<Item = &'t u32>,
     from: usize,
-    blocks: &[u32],
+    (blocks, n_blocks_later): (&[u32], usize),
 ) {
     let first = batch.tokens.len();
     batch.tokens.extend(tokens);
@@ -99,6 +105,7 @@ fn push_rows<'t>(
     let mut entry = spare.pop().unwrap_or_default();
     entry.rows = first..batch.tokens.len();
     entry.blocks.clear();
+    entry.blocks.reserve(n_blocks_later);
     entry.blocks.extend_from_slice(blocks);
     batch.rows.sequences.push(entry);
 }

@@ -33,20 +33,21 @@ pub(crate) fn plan(wants: &[Option<Want>], max_rows: usize, rows: &mut Vec<usize
     }
     // Even shares; what a short prompt leaves over goes round again.
     while left > 0 {
-        let hungry = |(at, want): (usize, &Option<Want>)| {
-            let most = able(want).map_or(0, |want| want.remaining.min(want.most));
-            (most > rows[at]).then_some((at, most - rows[at]))
+        let more = |rows: usize, want: &Option<Want>| {
+            able(want).map_or(0, |want| want.remaining.min(want.most)).saturating_sub(rows)
         };
-        let open: Vec<(usize, usize)> = wants.iter().enumerate().filter_map(hungry).collect();
-        if open.is_empty() {
+        let mut sequences = rows.iter().zip(wants).filter(|(rows, want)| more(**rows, want) > 0).count();
+        if sequences == 0 {
             break;
         }
-        let mut sequences = open.len();
-        for (at, more) in open {
-            let share = left.div_ceil(sequences).min(more);
-            rows[at] += share;
-            left -= share;
-            sequences -= 1;
+        for (rows, want) in rows.iter_mut().zip(wants) {
+            let more = more(*rows, want);
+            if more > 0 {
+                let share = left.div_ceil(sequences).min(more);
+                *rows += share;
+                left -= share;
+                sequences -= 1;
+            }
         }
     }
 }

@@ -226,6 +226,8 @@ impl Worker {
             let start = self.blocks.start(&sequence.tokens, sequence.most_reusable(), running);
             (sequence.blocks, sequence.n_computed) = (start.blocks, start.n_computed);
             if let Task::Generate(generation) = &mut sequence.task {
+                let n_blocks = generation.most_tokens().div_ceil(compute::KV_BLOCK);
+                sequence.blocks.reserve_exact(n_blocks.saturating_sub(sequence.blocks.len()));
                 generation.begin(sequence.n_computed);
             }
             self.running.push(sequence);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests, and what they share")]
 
+mod allocations;
 mod fake;
 mod faults;
 mod generate;

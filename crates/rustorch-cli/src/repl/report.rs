@@ -12,6 +12,8 @@ pub(crate) struct Totals {
     prompt_tokens: usize,
     cached_tokens: usize,
     completion_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     prefill_s: f64,
     decode_s: f64,
     last: Option<Stats>,
@@ -25,6 +27,8 @@ impl Totals {
         self.prompt_tokens += stats.prompt_tokens;
         self.cached_tokens += stats.cached_tokens;
         self.completion_tokens += stats.completion_tokens;
+        self.drafted_tokens += stats.drafted_tokens;
+        self.accepted_tokens += stats.accepted_tokens;
         self.prefill_s += stats.prefill_s;
         self.decode_s += stats.decode_s;
         self.last = Some(stats);
@@ -103,6 +107,7 @@ impl Report {
                 "token_ms_p50": percentile(&t.last_token_seconds, 0.5),
                 "token_ms_p95": percentile(&t.last_token_seconds, 0.95),
                 "seed": s.seed,
+                "drafted_tokens": s.drafted_tokens, "accepted_tokens": s.accepted_tokens,
             })
         });
         json!({
@@ -112,7 +117,8 @@ impl Report {
             "last_turn": last,
             "session": {
                 "turns": t.turns, "prompt_tokens": t.prompt_tokens, "cached_tokens": t.cached_tokens,
-                "completion_tokens": t.completion_tokens, "prefill_s": t.prefill_s, "decode_s": t.decode_s,
+                "completion_tokens": t.completion_tokens, "drafted_tokens": t.drafted_tokens,
+                "accepted_tokens": t.accepted_tokens, "prefill_s": t.prefill_s, "decode_s": t.decode_s,
             },
             "context": {"used": t.context_used(), "left": f.context.saturating_sub(t.context_used()), "size": f.context},
             "memory": {
@@ -132,6 +138,14 @@ impl fmt::Display for Report {
                 let ttft = format!("{:.3}", s.ttft_s);
                 writeln!(out, "{}", words::stats_last(s.prompt_tokens, s.cached_tokens, s.completion_tokens, ttft))?;
                 writeln!(out, "{}", words::stats_rates(one(s.prefill_tps()), one(s.decode_tps()), s.seed))?;
+                if s.drafted_tokens > 0 {
+                    let share = 100.0 * s.accepted_tokens as f64 / s.drafted_tokens as f64;
+                    writeln!(
+                        out,
+                        "{}",
+                        words::stats_guesses(s.drafted_tokens, s.accepted_tokens, format!("{share:.0}"))
+                    )?;
+                }
                 let times = &t.last_token_seconds;
                 if let (Some(p50), Some(p95)) = (percentile(times, 0.5), percentile(times, 0.95)) {
                     writeln!(out, "{}", words::stats_token_times(one(p50), one(p95)))?;

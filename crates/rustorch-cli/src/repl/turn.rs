@@ -89,6 +89,7 @@ pub(crate) fn answer(chat: &mut Chat, reader: &mut Reader, ask: &Ask) -> Result<
         sampling: chat.settings.sampling(),
         stop: chat.settings.generation.stop.clone(),
         max_tokens: chat.settings.generation.max_tokens,
+        speculation: chat.settings.generation.speculate,
         ..Request::default()
     };
     let begin = Stamp::now();

@@ -109,6 +109,11 @@ messages! {
         "            prefill {prefill} tokens/s, decode {decode} tokens/s; seed {seed}",
         "            プロンプト処理 {prefill} トークン/秒、生成 {decode} トークン/秒、シード {seed}"
     }
+    /// Last turn: tokens guessed ahead.
+    stats_guesses(drafted, accepted, share) {
+        "            guessed ahead {drafted} tokens, {accepted} came true ({share} %)",
+        "            先読み {drafted} トークン、的中 {accepted}({share} %)"
+    }
     /// Last turn: times of single tokens.
     stats_token_times(p50, p95) {
         "            per token {p50} ms median, {p95} ms p95",

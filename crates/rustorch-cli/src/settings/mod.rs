@@ -106,6 +106,8 @@ pub(crate) struct GenerationSettings {
     pub(crate) system: Option<String>,
     /// Texts that end an answer.
     pub(crate) stop: Vec<String>,
+    /// Whether to guess ahead.
+    pub(crate) speculate: engine::Speculation,
 }
 
 /// `[interface]`

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use crate::{messages::Language, paths};
+use engine::{MAX_DRAFT, Speculation};
 use std::{
     ffi::OsStr,
     ops::RangeInclusive,
@@ -55,6 +56,8 @@ pub(crate) enum Kind {
     CountOr(At<Option<usize>>, RangeInclusive<u64>, &'static str),
     /// A 64-bit number or a word.
     NumberOr(At<Option<u64>>, &'static str),
+    /// How far to guess ahead: `auto`, `off` or a count.
+    Guess(At<Speculation>),
     /// A number within bounds; `true`: the lower one is not allowed itself.
     Real(At<f32>, RangeInclusive<f32>, bool),
     /// One of several words.
@@ -122,6 +125,7 @@ impl Row {
             Kind::Count(_, range) => counts(range),
             Kind::CountOr(_, range, word) => format!("{word}|{}", counts(range)),
             Kind::NumberOr(_, word) => format!("{word}|0..{}", u64::MAX),
+            Kind::Guess(_) => format!("auto|off|1..{MAX_DRAFT}"),
             Kind::Real(_, range, open) => {
                 format!("{}{}..{}", if *open { "above " } else { "" }, range.start(), range.end())
             }
@@ -171,6 +175,13 @@ impl Row {
             Kind::CountOr(at, range, word) => *at(settings) = if text == *word { None } else { Some(count(range)?) },
             Kind::NumberOr(at, word) => {
                 *at(settings) = if text == *word { None } else { Some(text.trim().parse().map_err(|_| expected())?) };
+            }
+            Kind::Guess(at) => {
+                *at(settings) = match text {
+                    "auto" => Speculation::Auto,
+                    "off" => Speculation::Off,
+                    _ => Speculation::Fixed(count(&(1..=MAX_DRAFT as u64))?),
+                };
             }
             Kind::Real(at, range, open) => {
                 let x: f32 = text.trim().parse().map_err(|_| expected())?;
@@ -237,6 +248,11 @@ impl Row {
                 None => quoted(word),
             },
             Kind::NumberOr(at, word) => at(&mut copy).map_or_else(|| quoted(word), |n| n.to_string()),
+            Kind::Guess(at) => match *at(&mut copy) {
+                Speculation::Auto => quoted("auto"),
+                Speculation::Off => quoted("off"),
+                Speculation::Fixed(n) => n.to_string(),
+            },
             Kind::Real(at, ..) => format!("{:?}", at(&mut copy)),
             Kind::Choice(at, _) => quoted(at(&mut copy)),
             Kind::Text(at) => quoted(at(&mut copy)),

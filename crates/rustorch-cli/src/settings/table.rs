@@ -341,6 +341,19 @@ pub(crate) const SETTINGS: &[Row] = &[
         ja: "この文字列の直前で回答を終える(複数指定可)",
     },
     Row {
+        section: "generation",
+        key: "speculate",
+        flag: "speculate",
+        short: None,
+        value: "N",
+        kind: Kind::Guess(|s| &mut s.generation.speculate),
+        default: "auto",
+        group: Group::Generation,
+        daily: false,
+        en: "guess up to N tokens ahead from the text so far and check them in one pass: faster where text repeats; auto: where it pays; exact up to 2, beyond that and with --precision fast equal but for rounding (auto stays at 2 with --seed or temperature 0)",
+        ja: "これまでの文章から最大 N トークンを予測し、1 回の計算でまとめて検証する。繰り返しの多い文章で速くなる。auto は効果がある場合のみ。2 個までは結果が完全に同じで、それ以上は --precision fast で丸め誤差のみ異なる(--seed または temperature 0 では auto は 2 個まで)",
+    },
+    Row {
         section: "interface",
         key: "prompt_user",
         flag: "prompt-user",
@@ -653,6 +666,12 @@ mod tests {
         check("generation.max_tokens", "-1", Some("-1"));
         check("generation.max_tokens", "-2", None);
         check("generation.max_tokens", "7", Some("7"));
+        check("generation.speculate", "auto", Some("\"auto\""));
+        check("generation.speculate", "off", Some("\"off\""));
+        check("generation.speculate", "15", Some("15"));
+        check("generation.speculate", "0", None);
+        check("generation.speculate", "16", None);
+        check("generation.speculate", "on", None);
         check("generation.max_tokens", "99999999999999999999", None);
         check("generation.temperature", "0", Some("0.0"));
         check("generation.temperature", "5", Some("5.0"));

@@ -115,6 +115,7 @@ pub(crate) fn run(settings: &Settings, ask: &OneShot) -> Result<()> {
         sampling: settings.sampling(),
         stop: settings.generation.stop.clone(),
         max_tokens: settings.generation.max_tokens,
+        speculation: settings.generation.speculate,
         ..Request::default()
     };
     let begun = Stamp::now();
@@ -305,6 +306,8 @@ fn finish(loaded: &Loaded, settings: &Settings, answer: &Answer) -> Result<()> {
             "prompt_tokens": stats.prompt_tokens,
             "cached_tokens": stats.cached_tokens,
             "completion_tokens": stats.completion_tokens,
+            "drafted_tokens": stats.drafted_tokens,
+            "accepted_tokens": stats.accepted_tokens,
         },
         "timings": {
             "load_s": loaded.load_s,

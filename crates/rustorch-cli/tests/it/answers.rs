@@ -37,7 +37,8 @@ fn json_has_the_keys_of_the_interface() {
     let answer = Home::new().run(&arguments).ends_with(0).json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&answer), ["text", "token_ids", "finish_reason", "usage", "timings"]);
-    assert_eq!(keys(&answer["usage"]), ["prompt_tokens", "cached_tokens", "completion_tokens"]);
+    let usage = ["prompt_tokens", "cached_tokens", "completion_tokens", "drafted_tokens", "accepted_tokens"];
+    assert_eq!(keys(&answer["usage"]), usage);
     assert_eq!(keys(&answer["timings"]), ["load_s", "prefill_tps", "decode_tps", "ttft_s"]);
     assert_eq!(answer["finish_reason"], "length");
     assert_eq!(answer["usage"]["completion_tokens"], 4);
