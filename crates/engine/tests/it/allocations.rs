@@ -90,7 +90,7 @@ impl Forward for Tape {
         for (row, &at) in self.logits.chunks_mut(N_TAPE).zip(&batch.logits) {
             let position = batch.rows.positions[at as usize] as usize;
             // A text that repeats, with slips; a few tokens are likely.
-            let next = if position % 37 == 0 { position % 700 } else { position * 7 % 60 };
+            let next = if position.is_multiple_of(37) { position % 700 } else { position * 7 % 60 };
             row.iter_mut().enumerate().for_each(|(id, logit)| *logit = ((id * 31 + next) % 100) as f32 * 0.05);
             row[next] = 9.0;
         }
