@@ -16,6 +16,8 @@ pub(crate) struct Blocks {
     free: Vec<u32>,
     cached: Vec<Cached>,
     clock: u64,
+    /// Starts that could use something, and the positions they used.
+    hits: (usize, usize),
 }
 
 /// A finished sequence whose keys and values are still there.
@@ -43,7 +45,7 @@ pub(crate) struct Start {
 impl Blocks {
     pub(crate) fn new(n_blocks: usize) -> Self {
         let n = u32::try_from(n_blocks).unwrap_or(u32::MAX);
-        Blocks { owners: vec![0; n as usize], free: (0..n).rev().collect(), cached: Vec::new(), clock: 0 }
+        Blocks { owners: vec![0; n as usize], free: (0..n).rev().collect(), cached: Vec::new(), clock: 0, hits: (0, 0) }
     }
 
     /// Blocks with an owner.
@@ -54,6 +56,17 @@ impl Blocks {
     /// Cached prefixes.
     pub(crate) fn n_cached(&self) -> usize {
         self.cached.len()
+    }
+
+    /// Starts that could use something, and the positions they used.
+    pub(crate) fn hits(&self) -> (usize, usize) {
+        self.hits
+    }
+
+    /// Keeps counting where another left off.
+    pub(crate) fn counting_from(mut self, hits: (usize, usize)) -> Self {
+        self.hits = hits;
+        self
     }
 
     /// Blocks that are free or would become so if every cached prefix went.
@@ -127,7 +140,7 @@ impl Blocks {
             (n, cached.last_used, at, take_over)
         };
         let best = self.cached.iter().enumerate().map(offer).max();
-        match best {
+        let start = match best {
             Some((n, _, at, true)) if n > 0 && n >= shared.0 => self.take_over(at, n),
             Some((n, _, at, false)) if n > 0 && n >= shared.0 => {
                 self.clock += 1;
@@ -137,7 +150,11 @@ impl Blocks {
                 self.share(blocks, n)
             }
             _ => self.share(shared.1[..shared.0 / KV_BLOCK].to_vec(), shared.0),
+        };
+        if start.n_computed > 0 {
+            self.hits = (self.hits.0 + 1, self.hits.1 + start.n_computed);
         }
+        start
     }
 
     /// Tokens of this prefix that are in a cached prefix.

@@ -54,7 +54,8 @@ pub struct EngineConfig {
     pub kv_type: KvType,
     /// Rows of one prefill pass; see [`Limits::prefill_chunk`].
     pub prefill_chunk: usize,
-    /// Sequences computed at a time. The cache is made for as many full windows.
+    /// Sequences computed at a time. The cache is made for as many full windows; what running sequences leave of it holds
+    /// the prefixes of finished ones, so they never take more memory than the windows do.
     pub max_sequences: usize,
 }
 
@@ -67,6 +68,10 @@ pub struct Usage {
     pub n_blocks: usize,
     /// Prefixes kept for reuse.
     pub cached_prefixes: usize,
+    /// Requests that could begin with positions already computed, since the start.
+    pub prefix_hits: usize,
+    /// Positions that were not computed again for them.
+    pub reused_positions: usize,
     /// Sequences being computed.
     pub running: usize,
     /// Sequences waiting for their turn.

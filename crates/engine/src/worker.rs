@@ -354,7 +354,7 @@ impl Worker {
             Ok(Err(error)) => Some(error.to_string()),
             Err(panic) => Some(message(&*panic)),
         };
-        self.blocks = Blocks::new(self.info.n_blocks);
+        self.blocks = Blocks::new(self.info.n_blocks).counting_from(self.blocks.hits());
         for sequence in &mut self.running {
             sequence.blocks.clear();
             sequence.n_computed = 0;
@@ -408,7 +408,7 @@ impl Worker {
 
     /// Ends everything with an error and starts with an empty cache.
     fn fail_all(&mut self, message: &str) {
-        self.blocks = Blocks::new(self.info.n_blocks);
+        self.blocks = Blocks::new(self.info.n_blocks).counting_from(self.blocks.hits());
         self.endings.clear();
         self.broken = true;
         for mut sequence in std::mem::take(&mut self.running).into_iter().chain(std::mem::take(&mut self.waiting)) {
@@ -424,7 +424,7 @@ impl Worker {
         let stop = || stopping.load(Ordering::SeqCst);
         let run = AssertUnwindSafe(|| bench::run(&request, &mut **model, info, limits, blocks, pass, &stop));
         let result = catch_unwind(run).unwrap_or_else(|panic| {
-            self.blocks = Blocks::new(self.info.n_blocks);
+            self.blocks = Blocks::new(self.info.n_blocks).counting_from(self.blocks.hits());
             self.broken = true;
             Err(Error::Panicked { message: message(&*panic) })
         });
@@ -437,6 +437,8 @@ impl Worker {
             blocks_used: self.blocks.n_used(),
             n_blocks: self.info.n_blocks,
             cached_prefixes: self.blocks.n_cached(),
+            prefix_hits: self.blocks.hits().0,
+            reused_positions: self.blocks.hits().1,
             running: self.running.len(),
             waiting: self.waiting.len(),
         };

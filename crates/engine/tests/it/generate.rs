@@ -68,6 +68,8 @@ fn conversations_beside_each_other_keep_their_prefixes() {
         let outcome = drain(engine.generate(greedy(tokens.clone(), 4)));
         assert_eq!((outcome.stats().cached_tokens, outcome.ids), (199, continuation(tokens, 4)));
     }
+    let usage = engine.usage();
+    assert_eq!((usage.cached_prefixes, usage.prefix_hits, usage.reused_positions), (2, 2, 398));
     // A long answer of one evicts the other, from its end.
     let long = drain(engine.generate(greedy(a.clone(), 700)));
     assert_eq!(long.ids, continuation(&a, 700));
