@@ -7,6 +7,7 @@ mod columns;
 mod kv;
 mod memory;
 mod op;
+mod pack;
 mod packed;
 mod pool;
 mod simd;

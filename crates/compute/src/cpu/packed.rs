@@ -12,17 +12,15 @@
 //! All scales keep the precision of the file: the products are exact up to the rounding of activations and of `f32`.
 //! The source layouts are those of the GGUF block types (see `tensor::block`).
 //!
-//! What belongs here: forms, packing, decoding a row again. What does not: products (`simd`).
+//! What belongs here: forms, decoding a row again. What does not: bringing blocks into them (`pack`), products (`simd`).
 
-use super::{columns::GROUP, memory::Memory, memory::SharedMut, op::Team};
+use super::{columns::GROUP, memory::Memory, memory::SharedMut, op::Team, pack::PackTile};
 use crate::Result;
 use half::f16;
 use tensor::DType;
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 16;
-/// Elements of a super-block of the K types.
-const SUPER: usize = 256;
 
 /// How levels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +52,7 @@ pub(crate) struct Form {
 
 impl Form {
     /// The layout of a type; `None`: it has none and stays as in the file.
-    pub(crate) fn of(dtype: DType) -> Option<Self> {
+    pub(crate) const fn of(dtype: DType) -> Option<Self> {
         let (levels, scales) = match dtype {
             DType::Q4_0 => (Levels::Four, Scales::Single),
             DType::Q8_0 => (Levels::Eight, Scales::Single),
@@ -158,15 +156,15 @@ impl Packed {
         let all_fit = std::sync::atomic::AtomicBool::new(true);
         {
             let shared = SharedMut::new(&mut tiles);
+            let kernels = team.kernels;
             team.run(n_tiles, |tile, _| {
                 // SAFETY: each tile belongs to one chunk.
                 let to = unsafe { shared.range(tile * tile_bytes..(tile + 1) * tile_bytes) };
                 let (matrix, first) = (tile / tiles_each, tile % tiles_each * TILE);
-                for row in first..n_rows.min(first + TILE) {
-                    let at = (matrix * n_rows + row) * row_bytes;
-                    if !pack_row(form, dtype, &bytes[at..at + row_bytes], row - first, to) {
-                        all_fit.store(false, std::sync::atomic::Ordering::Relaxed);
-                    }
+                let at = (matrix * n_rows + first) * row_bytes;
+                let rows = &bytes[at..at + row_bytes * TILE.min(n_rows - first)];
+                if !kernels.pack(PackTile { dtype, rows, row_bytes, to }) {
+                    all_fit.store(false, std::sync::atomic::Ordering::Relaxed);
                 }
             });
         }
@@ -238,157 +236,4 @@ impl Unpacked {
         }
         Self { levels, scales, mins, zero: form.zero() }
     }
-}
-
-/// Packs one row as row `row` of a tile. False: its scales do not fit.
-fn pack_row(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8]) -> bool {
-    // One copy of the loop per type, in which everything about the type is a constant.
-    macro_rules! each {
-        ($($variant:ident)*) => {
-            match dtype {
-                $(DType::$variant => pack_row_of(form, DType::$variant, bytes, row, tile),)*
-                _ => false,
-            }
-        };
-    }
-    each!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K)
-}
-
-#[inline(always)]
-fn pack_row_of(form: Form, dtype: DType, bytes: &[u8], row: usize, tile: &mut [u8]) -> bool {
-    let mut fits = true;
-    let mut levels = [0u8; SUPER];
-    let levels = &mut levels[..dtype.block_len()];
-    let per_block = dtype.block_len() / GROUP;
-    let (_, _, own) = form.scale_layout();
-    for (index, block) in bytes.chunks_exact(dtype.block_bytes()).enumerate() {
-        block_levels(dtype, block, levels);
-        for (i, levels) in levels.as_chunks::<GROUP>().0.iter().enumerate() {
-            let (header, start) = form.offsets(index * per_block + i);
-            fits &= put_scales(dtype, block, i, row, tile, header, start);
-            put_levels(form, levels, row, &mut tile[start + own..start + own + form.level_bytes()]);
-        }
-    }
-    fits
-}
-
-#[inline(always)]
-fn put_levels(form: Form, levels: &[u8; GROUP], row: usize, to: &mut [u8]) {
-    let steps = levels.as_chunks::<4>().0;
-    let at = |vector: usize| vector * 64 + row * 4..vector * 64 + row * 4 + 4;
-    if form.levels == Levels::Eight {
-        steps.iter().enumerate().for_each(|(step, levels)| to[at(step)].copy_from_slice(levels));
-        return;
-    }
-    let (low, high) = steps.split_at(4);
-    for (j, (low, high)) in low.iter().zip(high).enumerate() {
-        let bytes: [u8; 4] = std::array::from_fn(|b| low[b] & 15 | high[b] << 4);
-        to[at(j)].copy_from_slice(&bytes);
-    }
-    if form.levels == Levels::Six {
-        for (j, steps) in [low, high].into_iter().enumerate() {
-            let upper = |b: usize| (0..4).fold(0, |bits, i| bits | steps[i][b] >> 4 << (2 * i));
-            to[at(4 + j)].copy_from_slice(&std::array::from_fn::<u8, 4, _>(upper));
-        }
-    }
-}
-
-/// The unsigned levels of a block, in the order of its elements.
-#[inline(always)]
-fn block_levels(dtype: DType, block: &[u8], levels: &mut [u8]) {
-    match dtype {
-        DType::Q4_0 => nibbles::<16>(&block[2..], levels),
-        DType::Q4_1 => nibbles::<16>(&block[4..], levels),
-        DType::Q5_0 => fifth_bits(&block[2..6], &block[6..], levels),
-        DType::Q5_1 => fifth_bits(&block[4..8], &block[8..], levels),
-        DType::Q8_0 => levels.iter_mut().zip(&block[2..]).for_each(|(l, b)| *l = b ^ 128),
-        DType::Q4_K => nibbles::<32>(&block[16..], levels),
-        DType::Q5_K => {
-            nibbles::<32>(&block[48..], levels);
-            for (group, levels) in levels.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-                levels.iter_mut().zip(&block[16..48]).for_each(|(l, h)| *l |= (h >> group & 1) << 4);
-            }
-        }
-        // 128 elements share 64 bytes of low nibbles and 32 bytes of upper pairs.
-        DType::Q6_K => {
-            for (part, levels) in levels.as_chunks_mut::<128>().0.iter_mut().enumerate() {
-                let low = &block[part * 64..part * 64 + 64];
-                let upper = &block[128 + part * 32..128 + part * 32 + 32];
-                for i in 0..32 {
-                    levels[i] = low[i] & 15 | (upper[i] & 3) << 4;
-                    levels[32 + i] = low[32 + i] & 15 | (upper[i] >> 2 & 3) << 4;
-                    levels[64 + i] = low[i] >> 4 | (upper[i] >> 4 & 3) << 4;
-                    levels[96 + i] = low[32 + i] >> 4 | (upper[i] >> 6) << 4;
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Nibbles in runs: `N` low ones of `N` bytes, then their high ones.
-fn nibbles<const N: usize>(bytes: &[u8], levels: &mut [u8]) {
-    for (bytes, levels) in bytes.as_chunks::<N>().0.iter().zip(levels.chunks_exact_mut(2 * N)) {
-        let (low, high) = levels.split_at_mut(N);
-        for ((l, h), b) in low.iter_mut().zip(high).zip(bytes) {
-            (*l, *h) = (b & 15, b >> 4);
-        }
-    }
-}
-
-/// Levels of 5 bits: the fifth ones are a little-endian word.
-fn fifth_bits(word: &[u8], bytes: &[u8], levels: &mut [u8]) {
-    nibbles::<16>(bytes, levels);
-    let word = word.iter().rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
-    levels.iter_mut().enumerate().for_each(|(i, l)| *l |= ((word >> i & 1) as u8) << 4);
-}
-
-/// Writes the scales of group `group` of a block. False: they do not fit.
-#[inline(always)]
-fn put_scales(
-    dtype: DType,
-    block: &[u8],
-    group: usize,
-    row: usize,
-    tile: &mut [u8],
-    header: usize,
-    start: usize,
-) -> bool {
-    let half = |at: usize| [block[at], block[at + 1]];
-    let mut put = |at: usize, bytes: [u8; 2]| tile[at + 2 * row..at + 2 * row + 2].copy_from_slice(&bytes);
-    match dtype {
-        DType::Q4_0 | DType::Q8_0 => put(start, half(0)),
-        DType::Q4_1 | DType::Q5_1 => {
-            put(start, half(0));
-            put(start + 32, (-f16::from_le_bytes(half(2))).to_le_bytes());
-        }
-        DType::Q5_0 => {
-            // d (u - 16) = d u - 16 d; sixteen times a half is exact unless it overflows.
-            let min = f16::from_f32(16.0 * f16::from_le_bytes(half(0)).to_f32());
-            put(start, half(0));
-            put(start + 32, min.to_le_bytes());
-            return min.is_finite();
-        }
-        DType::Q4_K | DType::Q5_K => {
-            put(header, half(0));
-            put(header + 32, half(2));
-            let packed = &block[4..16]; // 6-bit pairs, as ggml's q4_K packs them
-            let (scale, min) = if group < 4 {
-                (packed[group] & 63, packed[group + 4] & 63)
-            } else {
-                let upper = (packed[group - 4] >> 6, packed[group] >> 6);
-                let lower = packed[group + 4];
-                (lower & 15 | upper.0 << 4, lower >> 4 | upper.1 << 4)
-            };
-            tile[start + row] = scale;
-            tile[start + TILE + row] = min;
-        }
-        DType::Q6_K => {
-            put(header, half(208));
-            tile[start + row] = block[192 + 2 * group];
-            tile[start + TILE + row] = block[192 + 2 * group + 1];
-        }
-        _ => return false,
-    }
-    true
 }

@@ -18,7 +18,7 @@ mod vnni;
 
 pub(crate) use portable::{LANES, PackedTile, Tile};
 
-use super::columns::Slot;
+use super::{columns::Slot, pack::PackTile};
 use crate::Activation;
 
 /// An instruction set with kernels of its own.
@@ -99,6 +99,7 @@ pub(crate) struct Kernels {
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
     packed: unsafe fn(PackedTile<'_>),
+    pack: unsafe fn(PackTile<'_>) -> bool,
     transpose: unsafe fn(&[f32], usize, usize, &mut [f32], usize),
     quantize: unsafe fn(&[f32], &Slot, bool, &mut [u8]),
 }
@@ -139,6 +140,8 @@ methods! {
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
     /// A tile of a packed matrix times a block of columns.
     fn packed(tile: PackedTile<'_>);
+    /// Brings rows of a file into a tile; false: they have no packed form.
+    fn pack(tile: PackTile<'_>) -> bool;
     /// 16 rows to 16 lanes: `to[t][r] = from[r][t]`.
     fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize);
     /// Rounds a column to 8-bit levels.
@@ -179,7 +182,7 @@ macro_rules! instance {
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
         mod instance {
-            use $crate::{Activation, cpu::{columns::Slot, simd::{Isa, Kernels, portable::{self, Tile}}}};
+            use $crate::{Activation, cpu::{columns::Slot, pack::{self, PackTile}, simd::{Isa, Kernels, portable::{self, Tile}}}};
 
             $(#[target_feature(enable = $feature)])?
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -235,6 +238,11 @@ macro_rules! instance {
             }
 
             $(#[target_feature(enable = $feature)])?
+            fn pack(tile: PackTile<'_>) -> bool {
+                pack::pack(tile)
+            }
+
+            $(#[target_feature(enable = $feature)])?
             fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize) {
                 portable::transpose(from, from_stride, len, to, to_stride)
             }
@@ -253,6 +261,7 @@ macro_rules! instance {
                 f16_to_f32: $f16_to_f32,
                 bf16_to_f32,
                 packed: $packed,
+                pack,
                 transpose,
                 quantize,
             };
