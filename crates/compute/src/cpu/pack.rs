@@ -14,9 +14,6 @@ use super::{
 use half::f16;
 use tensor::DType;
 
-/// Elements of a super-block of the K types.
-const SUPER: usize = 256;
-
 /// Rows to pack as one tile.
 pub(crate) struct PackTile<'a> {
     pub(crate) dtype: DType,
@@ -31,21 +28,16 @@ pub(crate) struct PackTile<'a> {
 #[inline(always)]
 pub(crate) fn pack(t: PackTile<'_>) -> bool {
     match t.dtype {
-        DType::Q4_0 => {
-            blocks::<18, GROUP>(t, DType::Q4_0, |b, l| nibbles::<16>(&b[2..], l), |b, _, to| to.half(0, [b[0], b[1]]))
+        DType::Q4_0 => blocks::<18, 8>(t, DType::Q4_0, |b, l| nibbles::<4>(&b[2..], l), single),
+        DType::Q4_1 => blocks::<20, 8>(t, DType::Q4_1, |b, l| nibbles::<4>(&b[4..], l), affine),
+        DType::Q5_0 => blocks::<22, 8>(t, DType::Q5_0, |b, l| fifth_bits(&b[2..], l), centred_16),
+        DType::Q5_1 => blocks::<24, 8>(t, DType::Q5_1, |b, l| fifth_bits(&b[4..], l), affine),
+        DType::Q8_0 => {
+            blocks::<34, 8>(t, DType::Q8_0, |b, l| l.copy_from_slice(&words::<8>(&b[2..], 0x8080_8080)), single)
         }
-        DType::Q4_1 => blocks::<20, GROUP>(t, DType::Q4_1, |b, l| nibbles::<16>(&b[4..], l), |b, _, to| affine(b, to)),
-        DType::Q5_0 => blocks::<22, GROUP>(t, DType::Q5_0, |b, l| fifth_bits(&b[2..], l), |b, _, to| centred_16(b, to)),
-        DType::Q5_1 => blocks::<24, GROUP>(t, DType::Q5_1, |b, l| fifth_bits(&b[4..], l), |b, _, to| affine(b, to)),
-        DType::Q8_0 => blocks::<34, GROUP>(
-            t,
-            DType::Q8_0,
-            |b, l| l.iter_mut().zip(&b[2..]).for_each(|(l, b)| *l = b ^ 128),
-            |b, _, to| to.half(0, [b[0], b[1]]),
-        ),
-        DType::Q4_K => blocks::<144, SUPER>(t, DType::Q4_K, |b, l| nibbles::<32>(&b[16..], l), super_scales),
-        DType::Q5_K => blocks::<176, SUPER>(t, DType::Q5_K, q5_k_levels, super_scales),
-        DType::Q6_K => blocks::<210, SUPER>(t, DType::Q6_K, q6_k_levels, |b, group, to| {
+        DType::Q4_K => blocks::<144, 64>(t, DType::Q4_K, |b, l| nibbles::<8>(&b[16..], l), super_scales),
+        DType::Q5_K => blocks::<176, 64>(t, DType::Q5_K, q5_k_levels, super_scales),
+        DType::Q6_K => blocks::<210, 64>(t, DType::Q6_K, q6_k_levels, |b, group, to| {
             to.shared(0, [b[208], b[209]]);
             to.byte(0, b[192 + 2 * group]);
             to.byte(1, b[192 + 2 * group + 1])
@@ -83,28 +75,27 @@ impl Place<'_> {
     }
 }
 
-/// The loop: blocks of `BYTES` with `LEN` elements, each a super-group of the type's form. `levels` gives a block's
-/// unsigned levels in the order of its elements, `scales` writes the scales of a group of it.
+/// The loop: blocks of `BYTES`, each a super-group of the type's form. `levels` gives a block's unsigned levels in the
+/// order of its elements, four in a word; `scales` writes the scales of a group of it.
 #[inline(always)]
-fn blocks<const BYTES: usize, const LEN: usize>(
+fn blocks<const BYTES: usize, const WORDS: usize>(
     t: PackTile<'_>,
     dtype: DType,
-    levels: impl Fn(&[u8; BYTES], &mut [u8; LEN]),
+    levels: impl Fn(&[u8; BYTES], &mut [u32; WORDS]),
     scales: impl Fn(&[u8; BYTES], usize, &mut Place<'_>) -> bool,
 ) -> bool {
     let Some(form) = Form::of(dtype) else { return false };
     let (groups, header, own) = form.scale_layout();
     let each = own + form.level_bytes();
-    let mut fits = groups * GROUP == LEN;
-    let mut unpacked = [0u8; LEN];
+    let mut fits = groups * GROUP == WORDS * 4;
+    let mut unpacked = [0; WORDS];
     for (block, to) in t.to.chunks_exact_mut(header + groups * each).enumerate() {
         let (header, to) = to.split_at_mut(header);
         for (row, bytes) in t.rows.chunks_exact(t.row_bytes).enumerate().take(TILE) {
             let bytes = &bytes.as_chunks::<BYTES>().0[block];
             levels(bytes, &mut unpacked);
-            for (group, (levels, to)) in
-                unpacked.as_chunks::<GROUP>().0.iter().zip(to.chunks_exact_mut(each)).enumerate()
-            {
+            let unpacked = unpacked.as_chunks::<8>().0.iter();
+            for (group, (levels, to)) in unpacked.zip(to.chunks_exact_mut(each)).enumerate() {
                 let (own, to) = to.split_at_mut(own);
                 fits &= scales(bytes, group, &mut Place { row, header, own });
                 put_levels(form.levels, levels, row, to);
@@ -114,86 +105,98 @@ fn blocks<const BYTES: usize, const LEN: usize>(
     fits
 }
 
-/// Writes a group of row `row` to the vectors of its tile.
+/// Writes the 8 steps of a group of row `row` to the vectors of its tile.
 #[inline(always)]
-fn put_levels(form: Levels, levels: &[u8; GROUP], row: usize, to: &mut [u8]) {
+fn put_levels(form: Levels, steps: &[u32; 8], row: usize, to: &mut [u8]) {
     let mut to = to.as_chunks_mut::<64>().0.iter_mut();
-    let mut put = |bytes: &[u8]| {
-        for bytes in bytes.as_chunks::<4>().0 {
-            if let Some(to) = to.next() {
-                to.as_chunks_mut::<4>().0[row] = *bytes;
-            }
+    let mut put = |word: u32| {
+        if let Some(to) = to.next() {
+            to.as_chunks_mut::<4>().0[row] = word.to_le_bytes();
         }
     };
     if form == Levels::Eight {
-        return put(levels);
+        return steps.iter().for_each(|step| put(*step));
     }
-    let (low, high) = levels.split_at(16);
-    put(&std::array::from_fn::<u8, 16, _>(|i| low[i] & 15 | high[i] << 4));
+    for j in 0..4 {
+        put(steps[j] & 0x0f0f_0f0f | (steps[j + 4] & 0x0f0f_0f0f) << 4);
+    }
     if form == Levels::Six {
-        let upper = |half: &[u8]| {
-            std::array::from_fn::<u8, 4, _>(|i| {
-                half[i] >> 4 | half[4 + i] >> 4 << 2 | half[8 + i] >> 4 << 4 | half[12 + i] >> 4 << 6
-            })
-        };
-        put(&upper(low));
-        put(&upper(high));
+        for half in steps.as_chunks::<4>().0 {
+            let upper = half.map(|word| word >> 4 & 0x0303_0303);
+            put(upper[0] | upper[1] << 2 | upper[2] << 4 | upper[3] << 6);
+        }
     }
 }
 
-/// Nibbles in runs: `N` low ones of `N` bytes, then their high ones.
+/// The first `4 N` bytes as words, some of their bits turned.
 #[inline(always)]
-fn nibbles<const N: usize>(bytes: &[u8], levels: &mut [u8]) {
-    for (bytes, levels) in bytes.as_chunks::<N>().0.iter().zip(levels.chunks_exact_mut(2 * N)) {
-        let (low, high) = levels.split_at_mut(N);
-        for ((l, h), b) in low.iter_mut().zip(high).zip(bytes) {
-            (*l, *h) = (b & 15, b >> 4);
+fn words<const N: usize>(bytes: &[u8], turned: u32) -> [u32; N] {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes) ^ turned;
+    }
+    words
+}
+
+/// Nibbles in runs: the low ones of `N` words, then their high ones.
+#[inline(always)]
+fn nibbles<const N: usize>(bytes: &[u8], levels: &mut [u32]) {
+    for (i, levels) in levels.chunks_exact_mut(2 * N).enumerate() {
+        let words = words::<N>(&bytes[i * 4 * N..(i + 1) * 4 * N], 0);
+        for j in 0..N {
+            (levels[j], levels[N + j]) = (words[j] & 0x0f0f_0f0f, words[j] >> 4 & 0x0f0f_0f0f);
         }
     }
 }
 
 /// Levels of 5 bits: the fifth ones are a little-endian word before the nibbles.
 #[inline(always)]
-fn fifth_bits(bytes: &[u8], levels: &mut [u8; GROUP]) {
-    let (word, bytes) = bytes.split_at(4);
-    nibbles::<16>(bytes, levels);
-    let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-    levels.iter_mut().enumerate().for_each(|(i, l)| *l |= ((word >> i & 1) as u8) << 4);
+fn fifth_bits(bytes: &[u8], levels: &mut [u32; 8]) {
+    nibbles::<4>(&bytes[4..], levels);
+    let [fifths] = words::<1>(bytes, 0);
+    for (i, levels) in levels.iter_mut().enumerate() {
+        // Four bits to the lowest bit of a byte each.
+        *levels |= ((fifths >> (4 * i) & 15) * 0x0020_4081 & 0x0101_0101) << 4;
+    }
 }
 
 #[inline(always)]
-fn q5_k_levels(block: &[u8; 176], levels: &mut [u8; SUPER]) {
-    nibbles::<32>(&block[48..], levels);
-    for (group, levels) in levels.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-        levels.iter_mut().zip(&block[16..48]).for_each(|(l, h)| *l |= (h >> group & 1) << 4);
+fn q5_k_levels(block: &[u8; 176], levels: &mut [u32; 64]) {
+    nibbles::<8>(&block[48..], levels);
+    let fifths = words::<8>(&block[16..], 0);
+    for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        levels.iter_mut().zip(fifths).for_each(|(l, f)| *l |= (f >> group & 0x0101_0101) << 4);
     }
 }
 
 /// 128 elements share 64 bytes of low nibbles and 32 bytes of upper pairs.
 #[inline(always)]
-fn q6_k_levels(block: &[u8; 210], levels: &mut [u8; SUPER]) {
-    for (part, levels) in levels.as_chunks_mut::<128>().0.iter_mut().enumerate() {
-        let low = &block[part * 64..part * 64 + 64];
-        let upper = &block[128 + part * 32..128 + part * 32 + 32];
-        for i in 0..32 {
-            levels[i] = low[i] & 15 | (upper[i] & 3) << 4;
-            levels[32 + i] = low[32 + i] & 15 | (upper[i] >> 2 & 3) << 4;
-            levels[64 + i] = low[i] >> 4 | (upper[i] >> 4 & 3) << 4;
-            levels[96 + i] = low[32 + i] >> 4 | (upper[i] >> 6) << 4;
+fn q6_k_levels(block: &[u8; 210], levels: &mut [u32; 64]) {
+    nibbles::<16>(&block[..128], levels);
+    for (part, levels) in levels.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let upper = words::<8>(&block[128 + part * 32..], 0);
+        for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            levels.iter_mut().zip(upper).for_each(|(l, u)| *l |= (u >> (2 * group) & 0x0303_0303) << 4);
         }
     }
 }
 
+/// One scale.
+#[inline(always)]
+fn single<const BYTES: usize>(block: &[u8; BYTES], _: usize, to: &mut Place<'_>) -> bool {
+    to.half(0, [block[0], block[1]])
+}
+
 /// `d u + m`; tiles hold `d u - m`.
 #[inline(always)]
-fn affine(block: &[u8], to: &mut Place<'_>) -> bool {
+fn affine<const BYTES: usize>(block: &[u8; BYTES], _: usize, to: &mut Place<'_>) -> bool {
     to.half(0, [block[0], block[1]]);
     to.half(1, (-f16::from_le_bytes([block[2], block[3]])).to_le_bytes())
 }
 
 /// `d (u - 16) = d u - 16 d`; sixteen times a half is exact unless it overflows.
 #[inline(always)]
-fn centred_16(block: &[u8], to: &mut Place<'_>) -> bool {
+fn centred_16<const BYTES: usize>(block: &[u8; BYTES], _: usize, to: &mut Place<'_>) -> bool {
     let d = [block[0], block[1]];
     let min = f16::from_f32(16.0 * f16::from_le_bytes(d).to_f32());
     to.half(0, d);
