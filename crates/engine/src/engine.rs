@@ -96,8 +96,9 @@ struct Inner {
     stopping: Arc<AtomicBool>,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+impl Inner {
+    /// Ends the worker and waits until it has given back model and cache.
+    fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         let _ = self.commands.send(Command::Shutdown);
         let thread = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
@@ -105,6 +106,12 @@ impl Drop for Inner {
             // A panicked worker has already told its streams.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -212,6 +219,11 @@ impl Engine {
     /// token aside.
     pub fn cached_prefix(&self, tokens: &[u32]) -> Result<usize> {
         self.ask(|reply| Command::CachedPrefix(tokens.to_vec(), reply))
+    }
+
+    /// Gives back the memory of model and cache. Answers in progress end; later requests end with [`Error::Stopped`].
+    pub fn stop(&self) {
+        self.inner.stop();
     }
 
     /// Forgets all cached prefixes.

@@ -107,3 +107,14 @@ fn limits_are_checked_at_the_start() {
     assert!(!start(1024, 0, 4));
     assert!(!start(1024, 64, 0));
 }
+
+#[test]
+fn a_stopped_engine_says_so() {
+    let (engine, _) = failing(|| Answer::Panic);
+    let running = engine.generate(greedy(good(1, 30), 400));
+    engine.stop();
+    engine.stop();
+    assert!(matches!(drain(engine.generate(greedy(good(1, 30), 5))).end, Err(Error::Stopped)));
+    // The answer in progress ended one way or the other, and nobody waits for it.
+    let _ = drain(running);
+}

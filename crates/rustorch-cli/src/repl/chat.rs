@@ -260,23 +260,17 @@ impl Chat {
         self.said = saved.notes;
     }
 
-    /// Loads the model anew with other settings: another file, another backend. The old one works until the new one does.
+    /// Loads the model anew with other settings: another file, another backend. The old one works until the new one does,
+    /// unless memory holds only one of them: then the old one goes first, and comes back if the new one cannot be loaded.
     ///
     /// # Errors
     /// The old model and the old settings stay.
     pub(crate) fn reload(&mut self, settings: Settings) -> Result<()> {
         interrupt::reset();
-        let loaded = loading::load(&settings, &interrupt::wanted).map_err(|mut failure| {
-            if failure.error.is_empty() {
-                // Interrupted: there is no error to hang a hint on.
-                output::note(&words::old_stays());
-            }
-            failure.hint = Some(match failure.hint.take() {
-                Some(hint) => format!("{hint}; {}", words::old_stays()),
-                None => words::old_stays(),
-            });
-            failure
-        })?;
+        let loaded = match loading::load(&settings, &interrupt::wanted) {
+            Err(failure) if failure.exit == Exit::Memory => self.load_alone(&settings)?,
+            result => result.map_err(|failure| say_also(failure, words::old_stays()))?,
+        };
         let seconds = loaded.load_s;
         self.loaded = loaded;
         self.settings = settings;
@@ -291,6 +285,22 @@ impl Chat {
             output::note(&format!("  {note}"));
         }
         Ok(())
+    }
+
+    /// Gives the old model's memory back before loading.
+    fn load_alone(&mut self, settings: &Settings) -> Result<Loaded> {
+        output::note(&words::old_goes_first());
+        self.loaded.engine.stop();
+        loading::load(settings, &interrupt::wanted).map_err(|failure| {
+            interrupt::reset();
+            match loading::load(&self.settings, &interrupt::wanted) {
+                Ok(old) => {
+                    self.loaded = old;
+                    say_also(failure, words::old_is_back())
+                }
+                Err(second) => say_also(failure, words::no_model_now(&second.error)),
+            }
+        })
     }
 
     /// The model in use, in words.
@@ -391,4 +401,16 @@ impl fmt::Display for Ledger {
         }
         Ok(())
     }
+}
+/// A failure with one more thing to know.
+fn say_also(mut failure: Failure, what: String) -> Failure {
+    if failure.error.is_empty() {
+        // Interrupted: there is no error to hang a hint on.
+        output::note(&what);
+    }
+    failure.hint = Some(match failure.hint.take() {
+        Some(hint) => format!("{hint}; {what}"),
+        None => what,
+    });
+    failure
 }

@@ -77,6 +77,12 @@ messages! {
     empty_answer() { "[the model ended its answer at once]", "[モデルは何も出力せず終了しました]" }
     /// A model was loaded.
     now_using(model, seconds) { "now using {model} (loaded in {seconds} s); the conversation is read again at the next turn", "{model} に切り替えました({seconds} 秒)。次の発言で会話を読み直します" }
+    /// Memory holds only one model.
+    old_goes_first() { "both models do not fit into memory; unloading the old one first", "両方のモデルはメモリに収まりません。先に元のモデルを解放します" }
+    /// The new one failed.
+    old_is_back() { "the old model was loaded again", "元のモデルを読み込み直しました" }
+    /// Both failed.
+    no_model_now(why) { "the old model could not be loaded again either ({why}); /model FILE loads one", "元のモデルも読み込み直せませんでした({why})。/model FILE で読み込んでください" }
     /// The old model stays.
     old_stays() { "the model in use stays as it was", "現在のモデルをそのまま使います" }
     /// The new model's template takes no system prompt.
