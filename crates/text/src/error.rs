@@ -7,6 +7,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The file of the template cannot be used.
+    #[error("chat template: {file}: {problem}")]
+    TemplateFile {
+        /// The file.
+        file: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The template's source is not valid.
     #[error("chat template, line {line}: syntax error: {problem}")]
     TemplateSyntax {
@@ -37,10 +45,10 @@ pub enum Error {
     /// The machine refused the thread that templates run on.
     #[error("chat template: cannot start its thread: {0}")]
     TemplateThread(std::io::Error),
-    /// A metadata key of the tokenizer is missing, of the wrong type or inconsistent.
+    /// A metadata key or a field of a file of the tokenizer is missing, of the wrong type or inconsistent.
     #[error("tokenizer: {key}: {problem}")]
     Vocabulary {
-        /// The metadata key.
+        /// The metadata key, or the file and its field.
         key: String,
         /// What is wrong with it.
         problem: String,

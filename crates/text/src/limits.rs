@@ -45,3 +45,10 @@ pub const TEMPLATE_ERROR_BYTES: usize = 2048;
 
 /// Most tokens in a vocabulary.
 pub const VOCABULARY_TOKENS: usize = 16 << 20;
+
+/// How many times longer the replacements of a normalizer or decoder may make a text (3 for each step that writes U+2581
+/// is usual). Bounds the memory that a hostile chain of them takes.
+pub const NORMALIZER_GROWTH: usize = 256;
+
+/// Most tokens that a post-processor may put around a text.
+pub const POST_PROCESSOR_TOKENS: usize = 64;

@@ -17,6 +17,7 @@ mod object;
 mod pystr;
 mod render;
 mod rewrite;
+mod source;
 
 use std::sync::Arc;
 
@@ -78,15 +79,13 @@ impl ChatTemplate {
         builtin::TEMPLATES.iter().map(|row| row.name)
     }
 
-    /// The template the checkpoint carries (`tokenizer.chat_template`), `None` when it carries none.
+    /// The template the checkpoint carries, `None` when it carries none: `tokenizer.chat_template` of its metadata, or the
+    /// files beside the weights (see [`source`]).
     ///
     /// # Errors
     /// A template that is not text or does not parse.
     pub fn from_checkpoint(checkpoint: &checkpoint::Checkpoint) -> Result<Option<ChatTemplate>> {
-        match checkpoint.metadata().str("tokenizer.chat_template")? {
-            Some(source) => ChatTemplate::from_source(source).map(Some),
-            None => Ok(None),
-        }
+        source::find(checkpoint)?.map(|source| ChatTemplate::from_source(&source)).transpose()
     }
 
     /// The template's source.

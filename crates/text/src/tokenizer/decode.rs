@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::library::Joining;
 use super::sentence_piece::BLANK;
 use super::vocabulary::{Kind, TokenizerModel, Vocabulary};
 use super::{Inner, byte_text};
@@ -93,13 +94,29 @@ impl Start {
 }
 
 /// The bytes of a whole sequence.
-pub(super) fn decode(vocabulary: &Vocabulary, ids: &[u32]) -> Vec<u8> {
+pub(super) fn decode(tokenizer: &Inner, ids: &[u32]) -> Vec<u8> {
+    let vocabulary = &tokenizer.vocabulary;
+    if let Some(joining) = joining(tokenizer) {
+        return joining.join(ids.iter().filter_map(|&id| joined_spelling(vocabulary, id)).collect()).into_bytes();
+    }
     let mut start = Start::of(vocabulary);
     let mut bytes = Vec::new();
     for &id in ids {
         bytes.extend_from_slice(&start.shown(vocabulary, id));
     }
     if vocabulary.clean_spaces { cleaned(&bytes) } else { bytes }
+}
+
+/// How tokens that are not shown one by one are put together.
+fn joining(tokenizer: &Inner) -> Option<&Joining> {
+    tokenizer.library.as_ref()?.joining.as_ref()
+}
+
+/// The spelling of a token that is shown.
+fn joined_spelling(vocabulary: &Vocabulary, id: u32) -> Option<String> {
+    let hidden = matches!(vocabulary.kind(id), Kind::Control | Kind::Unknown | Kind::Unused);
+    let spelling = vocabulary.tokens.get(id).filter(|_| !hidden)?;
+    Some(String::from_utf8_lossy(spelling).into_owned())
 }
 
 /// Without the blanks that word-wise tokenizers leave before punctuation and contractions; the list is that of the
@@ -141,16 +158,37 @@ pub struct DecodeStream {
     tokenizer: Arc<Inner>,
     start: Start,
     pending: Vec<u8>,
+    /// Where tokens are joined: the last ones, and what of their text has been returned.
+    window: Vec<String>,
+    returned: String,
 }
+
+/// Joined tokens that are kept to see what one more adds. A character takes at most four of them.
+const WINDOW: usize = 8;
 
 impl DecodeStream {
     pub(super) fn new(tokenizer: Arc<Inner>) -> DecodeStream {
         let start = Start::of(&tokenizer.vocabulary);
-        DecodeStream { tokenizer, start, pending: Vec::new() }
+        DecodeStream { tokenizer, start, pending: Vec::new(), window: Vec::new(), returned: String::new() }
     }
 
     /// The text that token `id` completes; empty while a character is still open.
     pub fn push(&mut self, id: u32) -> String {
+        if let Some(joining) = joining(&self.tokenizer) {
+            let Some(spelling) = joined_spelling(&self.tokenizer.vocabulary, id) else { return String::new() };
+            self.window.push(spelling);
+            let text = joining.join(self.window.clone());
+            if text.ends_with(char::REPLACEMENT_CHARACTER) && self.window.len() < WINDOW {
+                return String::new();
+            }
+            let added = text.get(self.returned.len()..).unwrap_or_default().to_owned();
+            self.returned = text;
+            if self.window.len() >= WINDOW {
+                self.window.drain(..WINDOW - 1);
+                self.returned = joining.join(self.window.clone());
+            }
+            return added;
+        }
         let bytes = self.start.shown(&self.tokenizer.vocabulary, id);
         self.pending.extend_from_slice(&bytes);
         drain(&mut self.pending, false)
@@ -159,6 +197,11 @@ impl DecodeStream {
     /// The rest: an unfinished character becomes U+FFFD. The stream then begins anew.
     pub fn finish(&mut self) -> String {
         self.start = Start::of(&self.tokenizer.vocabulary);
+        if let Some(joining) = joining(&self.tokenizer) {
+            let text = joining.join(std::mem::take(&mut self.window));
+            let returned = std::mem::take(&mut self.returned);
+            return text.get(returned.len()..).unwrap_or_default().to_owned();
+        }
         drain(&mut self.pending, true)
     }
 }

@@ -5,13 +5,17 @@
 //!
 //! The algorithms are our own rather than the `tokenizers` library's: GGUF stores tables, not that library's pipeline, its
 //! semantics differ in detail (scores decide merges, blanks and special tokens have rules of their own), and the tables of
-//! 150 000 tokens have to be ready in a few tens of milliseconds. Files in that library's own format are another matter
-//! and another module.
+//! 150 000 tokens have to be ready in a few tens of milliseconds. Files in that library's own format (`tokenizer.json`) run
+//! through it, in [`library`], behind the same [`Tokenizer`].
 
+mod added;
 mod bpe;
 mod byte_text;
 mod decode;
+mod hugging_face;
+mod library;
 mod merge;
+mod post_processor;
 mod prefixes;
 mod protect;
 mod sentence_piece;
@@ -29,6 +33,7 @@ pub use decode::DecodeStream;
 pub use vocabulary::{Kind, TokenizerModel};
 
 use bpe::Bpe;
+use library::{Controls, Library};
 use sentence_piece::BLANK;
 use special::{Found, Specials};
 use unigram::Unigram;
@@ -59,6 +64,8 @@ struct Inner {
     /// Made when the first text is encoded: decoding needs none of it.
     algorithm: OnceLock<Algorithm>,
     word_piece: Option<WordPiece>,
+    /// The pipeline that encodes in place of all that, of a `tokenizer.json`.
+    library: Option<Library>,
 }
 
 /// What an algorithm needs beyond the vocabulary.
@@ -76,22 +83,30 @@ enum Fragment<'t> {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a checkpoint.
+    /// The tokenizer of a checkpoint: its `tokenizer.json`, or else the tables in its metadata.
     ///
     /// # Errors
-    /// A key of the vocabulary that is missing, of the wrong type, or contradicts the others; an algorithm or
-    /// pre-tokenizer that this program does not have.
+    /// A key of the vocabulary, or a field of the file, that is missing, of the wrong type, or contradicts the others; an
+    /// algorithm or pre-tokenizer that this program does not have.
     pub fn from_checkpoint(checkpoint: &checkpoint::Checkpoint) -> Result<Tokenizer> {
-        Tokenizer::from_vocabulary(Vocabulary::from_checkpoint(checkpoint)?)
+        match hugging_face::read(checkpoint)? {
+            Some((vocabulary, library)) => Tokenizer::new(vocabulary, Some(library)),
+            None => Tokenizer::new(Vocabulary::from_checkpoint(checkpoint)?, None),
+        }
     }
 
+    #[cfg(test)]
     fn from_vocabulary(vocabulary: Vocabulary) -> Result<Tokenizer> {
+        Tokenizer::new(vocabulary, None)
+    }
+
+    fn new(vocabulary: Vocabulary, library: Option<Library>) -> Result<Tokenizer> {
         let specials = Specials::new(&vocabulary);
         let word_piece = match vocabulary.model {
-            TokenizerModel::WordPiece => Some(WordPiece::new()?),
+            TokenizerModel::WordPiece if library.is_none() => Some(WordPiece::new()?),
             _ => None,
         };
-        let inner = Inner { vocabulary, specials, algorithm: OnceLock::new(), word_piece };
+        let inner = Inner { vocabulary, specials, algorithm: OnceLock::new(), word_piece, library };
         Ok(Tokenizer { inner: Arc::new(inner) })
     }
 
@@ -111,6 +126,12 @@ impl Tokenizer {
     /// the reference, the beginning-of-text token is added even to a text that spells it; only
     /// [`Tokenizer::encode_rendered`] knows that such a text has it already.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Vec<u32> {
+        if let Some(library) = &self.inner.library {
+            let controls = if options.special { Controls::Spelled } else { Controls::Typed };
+            let ids = library.encode(&self.inner.vocabulary, text, controls);
+            let around = |ids: &[u32]| if options.bos_eos { ids.to_vec() } else { Vec::new() };
+            return [around(&library.prefix), ids, around(&library.suffix)].concat();
+        }
         let fragments = self.fragments(text, |found| options.special || self.kind(found.id) == Kind::UserDefined);
         let mut ids: Vec<u32> = self.bos().filter(|_| options.bos_eos && self.adds_bos()).into_iter().collect();
         self.encode_fragments(fragments, &mut ids);
@@ -131,6 +152,12 @@ impl Tokenizer {
     /// [`Tokenizer::protect`] marked. The beginning-of-text token is added where the model wants it and the text does not
     /// begin with it.
     pub fn encode_rendered(&self, rendered: &str) -> Vec<u32> {
+        if let Some(library) = &self.inner.library {
+            let ids = library.encode(&self.inner.vocabulary, rendered, Controls::Unmarked);
+            let bos: Vec<u32> =
+                self.bos().filter(|bos| self.adds_bos() && ids.first() != Some(bos)).into_iter().collect();
+            return [bos, ids].concat();
+        }
         let fragments = self.fragments(rendered, |found| !protect::is_marked(rendered, found.start, found.end));
         let unmarked = fragments.into_iter().map(|fragment| match fragment {
             Fragment::Text(text) => Fragment::Text(protect::unmarked(text)),
@@ -208,13 +235,15 @@ impl Tokenizer {
         self.inner.algorithm.get_or_init(|| match vocabulary.model {
             TokenizerModel::Bpe => Algorithm::Bpe(Bpe::new(vocabulary)),
             TokenizerModel::Unigram => Algorithm::Unigram(Unigram::new(vocabulary)),
-            TokenizerModel::SentencePiece | TokenizerModel::WordPiece => Algorithm::SentencePiece,
+            TokenizerModel::SentencePiece | TokenizerModel::WordPiece | TokenizerModel::WordLevel => {
+                Algorithm::SentencePiece
+            }
         })
     }
 
     /// The bytes of the text that `ids` stand for, control tokens left out. They need not be UTF-8.
     pub fn decode(&self, ids: &[u32]) -> Vec<u8> {
-        decode::decode(&self.inner.vocabulary, ids)
+        decode::decode(&self.inner, ids)
     }
 
     /// A decoder that takes one token at a time.

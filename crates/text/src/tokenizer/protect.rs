@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use super::special::Found;
 
 /// The mark.
-const MARK: char = '\u{fdd0}';
+pub(super) const MARK: char = '\u{fdd0}';
 
 /// `typed` with a mark inside every control token; `next` finds the first one from a place on.
 pub(super) fn protect(typed: &str, next: impl Fn(usize) -> Option<Found>) -> String {

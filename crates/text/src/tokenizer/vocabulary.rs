@@ -21,6 +21,8 @@ pub enum TokenizerModel {
     Unigram,
     /// BERT's WordPiece: the longest match, word by word.
     WordPiece,
+    /// Whole words only. In `tokenizer.json` alone.
+    WordLevel,
 }
 
 /// The names of `tokenizer.ggml.model`.
@@ -131,7 +133,7 @@ impl Vocabulary {
             TokenizerModel::Bpe => vocabulary.read_bpe(metadata)?,
             TokenizerModel::SentencePiece => vocabulary.read_sentence_piece(metadata)?,
             TokenizerModel::Unigram => vocabulary.read_unigram(metadata)?,
-            TokenizerModel::WordPiece => vocabulary.read_word_piece(metadata)?,
+            TokenizerModel::WordPiece | TokenizerModel::WordLevel => vocabulary.read_word_piece(metadata)?,
         }
         vocabulary.read_common(metadata)?;
         Ok(vocabulary)
@@ -338,7 +340,15 @@ fn model(metadata: &Metadata) -> Result<TokenizerModel> {
 
 /// A name from the file, short and without control characters.
 pub(super) fn shown(name: &str) -> String {
-    name.chars().take(60).flat_map(char::escape_debug).collect()
+    shown_up_to(name, 60)
+}
+
+/// At most `most` characters of a text from the file, without control characters.
+pub(super) fn shown_up_to(text: &str, most: usize) -> String {
+    let visible = |c: char| -> Box<dyn Iterator<Item = char>> {
+        if c.is_control() { Box::new(c.escape_debug()) } else { Box::new(std::iter::once(c)) }
+    };
+    text.chars().take(most).flat_map(visible).collect()
 }
 
 fn tokens(metadata: &Metadata) -> Result<TokenTable> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests, outside #[test] functions too")]
 
 mod fixtures;
+mod hugging_face;
 mod speed;
 mod templates;
 mod tokenizers;

@@ -13,7 +13,7 @@ fn open(path: &Path) -> Tokenizer {
     Tokenizer::from_checkpoint(&checkpoint).unwrap()
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
@@ -33,13 +33,13 @@ fn decoded(case: &Value) -> Vec<u8> {
 
 /// Collects what disagrees, so that one run shows all of it.
 #[derive(Default)]
-struct Outcome {
+pub(crate) struct Outcome {
     passed: usize,
     failed: Vec<String>,
 }
 
 impl Outcome {
-    fn check<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, text: &str, got: T, expected: T) {
+    pub(crate) fn check<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, text: &str, got: T, expected: T) {
         if got == expected {
             self.passed += 1;
         } else {
@@ -48,7 +48,7 @@ impl Outcome {
         }
     }
 
-    fn end(self, name: &str) {
+    pub(crate) fn end(self, name: &str) {
         println!("{name}: {} checks agree, {} do not", self.passed, self.failed.len());
         let shown: Vec<&str> = self.failed.iter().take(12).map(String::as_str).collect();
         assert!(self.failed.is_empty(), "{name}: {} of {}\n{}", self.failed.len(), self.passed, shown.join("\n"));
@@ -96,7 +96,7 @@ fn check_vocabulary(name: &str) {
 }
 
 /// What the stream says, put together.
-fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+pub(crate) fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let mut stream = tokenizer.decode_stream();
     let text: String = ids.iter().map(|&id| stream.push(id)).collect();
     text + &stream.finish()
