@@ -32,6 +32,8 @@ impl Aux {
     pub(crate) const START_128: usize = 3;
     /// `i32`: `-32 ·` the sum of the first 16 levels; the next array: of the last 16.
     pub(crate) const START_32: usize = 4;
+    /// `i32`: the same with `-4`.
+    pub(crate) const START_4: usize = 6;
 }
 
 /// How many planes `n` columns get.
@@ -82,6 +84,8 @@ impl Slot {
         aux(Aux::START_128, (-128 * (first + last)).to_ne_bytes());
         aux(Aux::START_32, (-32 * first).to_ne_bytes());
         aux(Aux::START_32 + 1, (-32 * last).to_ne_bytes());
+        aux(Aux::START_4, (-4 * first).to_ne_bytes());
+        aux(Aux::START_4 + 1, (-4 * last).to_ne_bytes());
     }
 }
 

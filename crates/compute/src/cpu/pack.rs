@@ -42,6 +42,21 @@ pub(crate) fn pack(t: PackTile<'_>) -> bool {
             to.byte(0, b[192 + 2 * group]);
             to.byte(1, b[192 + 2 * group + 1])
         }),
+        DType::IQ4_NL => blocks::<18, 8>(t, DType::IQ4_NL, |b, l| nibbles::<4>(&b[2..], l), single),
+        DType::IQ4_XS => blocks::<136, 64>(t, DType::IQ4_XS, |b, l| nibbles::<4>(&b[8..], l), iq4_xs_scales),
+        DType::MXFP4 => blocks::<17, 8>(t, DType::MXFP4, |b, l| nibbles::<4>(&b[1..], l), |b, _, to| to.byte(0, b[0])),
+        DType::Q2_K => blocks::<84, 64>(
+            t,
+            DType::Q2_K,
+            |b, l| pairs(&b[16..80], l),
+            |b, group, to| {
+                to.shared(0, [b[80], b[81]]);
+                to.shared(1, [b[82], b[83]]);
+                to.byte(0, b[2 * group]);
+                to.byte(1, b[2 * group + 1])
+            },
+        ),
+        DType::Q3_K => blocks::<110, 64>(t, DType::Q3_K, q3_k_levels, q3_k_scales),
         _ => false,
     }
 }
@@ -117,14 +132,23 @@ fn put_levels(form: Levels, steps: &[u32; 8], row: usize, to: &mut [u8]) {
     if form == Levels::Eight {
         return steps.iter().for_each(|step| put(*step));
     }
+    let pairs = |half: &[u32; 4], shift: u32| {
+        let pair = half.map(|word| word >> shift & 0x0303_0303);
+        pair[0] | pair[1] << 2 | pair[2] << 4 | pair[3] << 6
+    };
+    let halves = steps.as_chunks::<4>().0;
+    if matches!(form, Levels::Two | Levels::Three) {
+        halves.iter().for_each(|half| put(pairs(half, 0)));
+        if form == Levels::Three {
+            put(steps.iter().enumerate().fold(0, |bits, (i, step)| bits | (step >> 2 & 0x0101_0101) << i));
+        }
+        return;
+    }
     for j in 0..4 {
         put(steps[j] & 0x0f0f_0f0f | (steps[j + 4] & 0x0f0f_0f0f) << 4);
     }
     if form == Levels::Six {
-        for half in steps.as_chunks::<4>().0 {
-            let upper = half.map(|word| word >> 4 & 0x0303_0303);
-            put(upper[0] | upper[1] << 2 | upper[2] << 4 | upper[3] << 6);
-        }
+        halves.iter().for_each(|half| put(pairs(half, 4)));
     }
 }
 
@@ -156,7 +180,7 @@ fn fifth_bits(bytes: &[u8], levels: &mut [u32; 8]) {
     let [fifths] = words::<1>(bytes, 0);
     for (i, levels) in levels.iter_mut().enumerate() {
         // Four bits to the lowest bit of a byte each.
-        *levels |= ((fifths >> (4 * i) & 15) * 0x0020_4081 & 0x0101_0101) << 4;
+        *levels |= (((fifths >> (4 * i) & 15) * 0x0020_4081) & 0x0101_0101) << 4;
     }
 }
 
@@ -179,6 +203,49 @@ fn q6_k_levels(block: &[u8; 210], levels: &mut [u32; 64]) {
             levels.iter_mut().zip(upper).for_each(|(l, u)| *l |= (u >> (2 * group) & 0x0303_0303) << 4);
         }
     }
+}
+
+/// Levels of 2 bits: 128 elements share 32 bytes, each 32 of them 2 bits of every byte.
+#[inline(always)]
+fn pairs(bytes: &[u8], levels: &mut [u32; 64]) {
+    for (part, levels) in levels.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let words = words::<8>(&bytes[part * 32..], 0);
+        for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            levels.iter_mut().zip(words).for_each(|(l, word)| *l = word >> (2 * group) & 0x0303_0303);
+        }
+    }
+}
+
+#[inline(always)]
+fn q3_k_levels(block: &[u8; 110], levels: &mut [u32; 64]) {
+    pairs(&block[32..96], levels);
+    let thirds = words::<8>(block, 0);
+    for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        levels.iter_mut().zip(thirds).for_each(|(l, third)| *l |= (third >> group & 0x0101_0101) << 2);
+    }
+}
+
+/// Low four bits of scale `i` in a nibble of byte `i % 8`, the upper two in byte `8 + i % 4`; all are 32 too large.
+#[inline(always)]
+fn q3_k_scales(block: &[u8; 110], group: usize, to: &mut Place<'_>) -> bool {
+    to.shared(0, [block[108], block[109]]);
+    let packed = &block[96..108];
+    for half in 0..2 {
+        let i = 2 * group + half;
+        let low = packed[i % 8] >> (i / 8 % 2 * 4) & 15;
+        let upper = packed[8 + i % 4] >> (i / 4 % 4 * 2) & 3;
+        to.byte(half, (low | upper << 4).wrapping_sub(32));
+    }
+    true
+}
+
+/// Low four bits of scale `i` in nibble `i` of bytes 4..8, the upper two in pair `i` of bytes 2..4; all are 32 too large.
+#[inline(always)]
+fn iq4_xs_scales(block: &[u8; 136], group: usize, to: &mut Place<'_>) -> bool {
+    to.shared(0, [block[0], block[1]]);
+    let low = block[4 + group / 2 % 4] >> (group % 2 * 4) & 15;
+    let upper = block[2 + group / 4 % 2] >> (group % 4 * 2) & 3;
+    to.byte(0, (low | upper << 4).wrapping_sub(32))
 }
 
 /// One scale.

@@ -8,6 +8,9 @@
 //! * 6 bits: the same for the low 4 bits, then two vectors with the upper 2 bits: step `4 t + i` in bits `2i..2i+2` of
 //!   vector `t`.
 //! * 8 bits: vector `j` of 8 is step `j`.
+//! * 2 bits: the two vectors of upper bits that 6-bit levels have, alone.
+//! * 3 bits: those, then a vector whose bit `i` is the third bit of step `i`.
+//! * Indices into a table of 16 levels lie as 4-bit levels do.
 //!
 //! All scales keep the precision of the file: the products are exact up to the rounding of activations and of `f32`.
 //! The source layouts are those of the GGUF block types (see `tensor::block`).
@@ -25,7 +28,13 @@ pub(crate) const TILE: usize = 16;
 /// How levels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Levels {
+    Two,
+    Three,
     Four,
+    /// Indices into [`IQ4`].
+    Iq4,
+    /// Indices into [`FP4`].
+    Fp4,
     Six,
     Eight,
 }
@@ -39,8 +48,24 @@ pub(crate) enum Scales {
     Affine,
     /// `d s u - e m`: `f16` d and e a super-group of 256, `u8` s and m a group.
     Super,
-    /// `d s (u - 32)`: `f16` d a super-group of 256, `i8` s for each 16.
+    /// `d s (u - z)`: `f16` d a super-group of 256, `i8` s for each 16; z is 32 for 6-bit levels, 4 for 3-bit ones.
     SuperHalves,
+    /// `d s u - e m`: `f16` d and e a super-group of 256, 4 bits each of s and m for each 16: m in the upper ones.
+    SuperMins,
+    /// `d s (u - 128)`: `f16` d a super-group of 256, `i8` s a group.
+    SuperSigned,
+    /// `2^(e - 128) (u - 128)`: `u8` e a group.
+    Power,
+}
+
+/// The levels of IQ4_NL and IQ4_XS, plus 128.
+pub(crate) const IQ4: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+/// Twice the values of E2M1 (OCP Microscaling Formats 1.0), plus 128.
+pub(crate) const FP4: [u8; 16] = [128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120, 116];
+
+/// `2^(e - 128)`, also where that is below the normal numbers.
+pub(crate) fn power(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 
 /// A layout.
@@ -61,6 +86,11 @@ impl Form {
             DType::Q4_K => (Levels::Four, Scales::Super),
             DType::Q5_K => (Levels::Six, Scales::Super),
             DType::Q6_K => (Levels::Six, Scales::SuperHalves),
+            DType::Q2_K => (Levels::Two, Scales::SuperMins),
+            DType::Q3_K => (Levels::Three, Scales::SuperHalves),
+            DType::IQ4_NL => (Levels::Iq4, Scales::Single),
+            DType::IQ4_XS => (Levels::Iq4, Scales::SuperSigned),
+            DType::MXFP4 => (Levels::Fp4, Scales::Power),
             _ => return None,
         };
         Some(Self { levels, scales })
@@ -69,7 +99,9 @@ impl Form {
     /// Bytes of the levels of a group.
     pub(crate) const fn level_bytes(self) -> usize {
         match self.levels {
-            Levels::Four => 256,
+            Levels::Two => 128,
+            Levels::Three => 192,
+            Levels::Four | Levels::Iq4 | Levels::Fp4 => 256,
             Levels::Six => 384,
             Levels::Eight => 512,
         }
@@ -82,6 +114,9 @@ impl Form {
             Scales::Affine => (1, 0, 64),
             Scales::Super => (8, 64, 32),
             Scales::SuperHalves => (8, 32, 32),
+            Scales::SuperMins => (8, 64, 32),
+            Scales::SuperSigned => (8, 32, 16),
+            Scales::Power => (1, 0, 16),
         }
     }
 
@@ -94,28 +129,57 @@ impl Form {
     /// What is subtracted from each level.
     const fn zero(self) -> f32 {
         match (self.scales, self.levels) {
-            (Scales::Single, Levels::Eight) => 128.0,
-            (Scales::Single, _) => 8.0,
-            (Scales::SuperHalves, _) => 32.0,
-            (Scales::Affine | Scales::Super, _) => 0.0,
+            (Scales::Affine | Scales::Super | Scales::SuperMins, _) => 0.0,
+            (_, Levels::Eight | Levels::Iq4 | Levels::Fp4) => 128.0,
+            (_, Levels::Six) => 32.0,
+            (_, Levels::Three) => 4.0,
+            (_, Levels::Two | Levels::Four) => 8.0,
         }
     }
 
-    /// Scales of both halves of a group and its minimum, of one row. `header` and `own` begin with those bytes.
+    /// The table that stored levels index.
+    const fn table(self) -> Option<&'static [u8; 16]> {
+        match self.levels {
+            Levels::Iq4 => Some(&IQ4),
+            Levels::Fp4 => Some(&FP4),
+            _ => None,
+        }
+    }
+
+    /// Scales and minimums of both halves of a group, of one row. `header` and `own` begin with those bytes.
     #[inline(always)]
-    fn row_scales(self, header: &[u8], own: &[u8], row: usize) -> ([f32; 2], f32) {
+    fn row_scales(self, header: &[u8], own: &[u8], row: usize) -> ([f32; 2], [f32; 2]) {
         let half = |bytes: &[u8], row: usize| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32();
+        let signed = |byte: u8| half(header, row) * f32::from(byte.cast_signed());
+        let (first, last) = (own[row], own.get(TILE + row).copied().unwrap_or(0));
         match self.scales {
-            Scales::Single => ([half(own, row); 2], 0.0),
-            Scales::Affine => ([half(own, row); 2], half(own, TILE + row)),
+            Scales::Single => ([half(own, row); 2], [0.0; 2]),
+            Scales::Affine => ([half(own, row); 2], [half(own, TILE + row); 2]),
             Scales::Super => {
-                let min = half(header, TILE + row) * f32::from(own[TILE + row]);
-                ([half(header, row) * f32::from(own[row]); 2], min)
+                ([half(header, row) * f32::from(first); 2], [half(header, TILE + row) * f32::from(last); 2])
             }
-            Scales::SuperHalves => {
-                let d = half(header, row);
-                ([d * f32::from(own[row].cast_signed()), d * f32::from(own[TILE + row].cast_signed())], 0.0)
+            Scales::SuperHalves => ([signed(first), signed(last)], [0.0; 2]),
+            Scales::SuperMins => {
+                let (d, e) = (half(header, row), half(header, TILE + row));
+                ([first, last].map(|s| d * f32::from(s & 15)), [first, last].map(|s| e * f32::from(s >> 4)))
             }
+            Scales::SuperSigned => ([signed(first); 2], [0.0; 2]),
+            Scales::Power => ([power(first); 2], [0.0; 2]),
+        }
+    }
+
+    /// The level at byte `at` of vector `step` of a group.
+    #[inline(always)]
+    fn level(self, bytes: &[u8], step: usize, at: usize) -> u8 {
+        let nibble = |bytes: &[u8]| bytes[step % 4 * 64 + at] >> (step / 4 * 4) & 15;
+        let pair = |bytes: &[u8]| bytes[step / 4 * 64 + at] >> (2 * (step % 4)) & 3;
+        match self.levels {
+            Levels::Eight => bytes[step * 64 + at],
+            Levels::Two => pair(bytes),
+            Levels::Three => pair(bytes) | (bytes[128 + at] >> step & 1) << 2,
+            Levels::Six => nibble(bytes) | pair(&bytes[256..]) << 4,
+            Levels::Four => nibble(bytes),
+            Levels::Iq4 | Levels::Fp4 => self.table().map_or(0, |table| table[usize::from(nibble(bytes))]),
         }
     }
 
@@ -178,19 +242,11 @@ impl Packed {
         let zero = self.form.zero();
         for (group, out) in out.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
             let (header, start) = self.form.offsets(group);
-            let (scales, min) = self.form.row_scales(&tile[header..], &tile[start..], row);
+            let (scales, mins) = self.form.row_scales(&tile[header..], &tile[start..], row);
             let bytes = &tile[start + own..][..self.form.level_bytes()];
             for (k, o) in out.iter_mut().enumerate() {
-                let (step, at) = (k / 4, row * 4 + k % 4);
-                let level = match self.form.levels {
-                    Levels::Eight => bytes[step * 64 + at],
-                    Levels::Four => bytes[step % 4 * 64 + at] >> (step / 4 * 4) & 15,
-                    Levels::Six => {
-                        let upper = bytes[256 + step / 4 * 64 + at] >> (2 * (step % 4)) & 3;
-                        bytes[step % 4 * 64 + at] >> (step / 4 * 4) & 15 | upper << 4
-                    }
-                };
-                *o = scales[step / 4] * (f32::from(level) - zero) - min;
+                let level = self.form.level(bytes, k / 4, row * 4 + k % 4);
+                *o = scales[k / 16] * (f32::from(level) - zero) - mins[k / 16];
             }
         }
     }
@@ -202,7 +258,8 @@ pub(crate) struct Unpacked {
     pub(crate) levels: [u8; 512],
     /// Of both halves of the group.
     pub(crate) scales: [[f32; TILE]; 2],
-    pub(crate) mins: [f32; TILE],
+    /// Of both halves of the group.
+    pub(crate) mins: [[f32; TILE]; 2],
     /// What is subtracted from each level.
     pub(crate) zero: f32,
 }
@@ -215,25 +272,40 @@ impl Unpacked {
         let (header, rest) = (&tile[header..], &tile[start..]);
         let bytes = &rest[own..own + form.level_bytes()];
         let mut levels = [0u8; 512];
-        match form.levels {
-            Levels::Eight => levels.copy_from_slice(bytes),
-            Levels::Four | Levels::Six => {
-                let (low, high) = levels.split_at_mut(256);
-                for ((l, h), b) in low.iter_mut().zip(high).zip(bytes) {
-                    (*l, *h) = (b & 15, b >> 4);
-                }
-            }
+        for (step, levels) in levels.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+            levels.iter_mut().enumerate().for_each(|(at, level)| *level = form.level(bytes, step, at));
         }
-        if form.levels == Levels::Six {
-            for (step, levels) in levels.chunks_mut(64).enumerate() {
-                let upper = &bytes[256 + step / 4 * 64..][..64];
-                levels.iter_mut().zip(upper).for_each(|(l, u)| *l |= (u >> (2 * (step % 4)) & 3) << 4);
-            }
-        }
-        let (mut scales, mut mins) = ([[0.0; TILE]; 2], [0.0; TILE]);
+        let (mut scales, mut mins) = ([[0.0; TILE]; 2], [[0.0; TILE]; 2]);
         for row in 0..TILE {
-            ([scales[0][row], scales[1][row]], mins[row]) = form.row_scales(header, rest, row);
+            ([scales[0][row], scales[1][row]], [mins[0][row], mins[1][row]]) = form.row_scales(header, rest, row);
         }
         Self { levels, scales, mins, zero: form.zero() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block of `bytes` of zeros decodes to `dtype`'s definition after `set` was written to its beginning.
+    fn defined(dtype: DType, set: &[u8]) -> Vec<f32> {
+        let mut bytes = vec![0; dtype.block_bytes()];
+        bytes[..set.len()].copy_from_slice(set);
+        let mut values = vec![0.0; dtype.block_len()];
+        dtype.decode(&bytes, &mut values).unwrap();
+        values
+    }
+
+    #[test]
+    fn tables_and_powers_are_those_of_the_types() {
+        for code in 0..16u8 {
+            let one = f16::ONE.to_le_bytes();
+            let level = |table: &[u8; 16]| f32::from(table[usize::from(code)]) - 128.0;
+            assert_eq!(defined(DType::IQ4_NL, &[one[0], one[1], code])[0], level(&IQ4));
+            assert_eq!(defined(DType::MXFP4, &[128, code])[0], level(&FP4));
+        }
+        for e in 0..=254 {
+            assert_eq!(defined(DType::MXFP4, &[e, 1])[0], power(e), "{e}");
+        }
     }
 }

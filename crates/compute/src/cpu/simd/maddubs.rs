@@ -1,7 +1,7 @@
 //! AVX2 without 8-bit dot products: the products of packed matrices by `vpmaddubsw`.
 //!
 //! That instruction multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. Eight such sums of 4-bit
-//! levels fit 16 bits, two of 6-bit levels do. Of 8-bit levels it gets the magnitude, and their sign goes to the column.
+//! levels fit 16 bits, two of 6-bit levels do. Of 8-bit levels and those of tables it gets the magnitude, and their sign goes to the column.
 //!
 //! Every function here is `unsafe` because of its instructions and because it reads through pointers: [`packed`] checks
 //! the sizes once.
@@ -11,7 +11,7 @@
 use super::PackedTile;
 use crate::cpu::{
     columns::{Aux, record_bytes},
-    packed::{Levels, Scales, TILE},
+    packed::{FP4, IQ4, Levels, Scales, TILE},
 };
 use std::arch::x86_64::*;
 
@@ -20,7 +20,8 @@ struct Group {
     steps: [__m256i; 16],
     /// `[half of the group][half of the rows]`
     scales: [[__m256; 2]; 2],
-    mins: [__m256; 2],
+    /// Likewise.
+    mins: [[__m256; 2]; 2],
 }
 
 #[inline(always)]
@@ -38,11 +39,39 @@ unsafe fn load_levels(levels: Levels, p: *const u8, steps: &mut [__m256i; 16]) {
             }
             return;
         }
+        if matches!(levels, Levels::Two | Levels::Three) {
+            let (pair, third) = (_mm256_set1_epi8(3), _mm256_set1_epi8(4));
+            for t in 0..2 {
+                for half in 0..2 {
+                    let v = load(p, 2 * t + half);
+                    let parts = [v, _mm256_srli_epi16::<2>(v), _mm256_srli_epi16::<4>(v), _mm256_srli_epi16::<6>(v)];
+                    for (i, part) in parts.into_iter().enumerate() {
+                        steps[8 * t + 2 * i + half] = _mm256_and_si256(part, pair);
+                    }
+                }
+            }
+            if levels == Levels::Three {
+                for (i, step) in steps.iter_mut().enumerate() {
+                    let (v, shift) = (load(p, 4 + i % 2), _mm_cvtsi32_si128((i / 2) as i32));
+                    let upper = _mm256_slli_epi16::<2>(_mm256_srl_epi16(v, shift));
+                    *step = _mm256_or_si256(*step, _mm256_and_si256(upper, third));
+                }
+            }
+            return;
+        }
         let mask = _mm256_set1_epi8(15);
         for i in 0..8 {
             let v = load(p, i);
             steps[i] = _mm256_and_si256(v, mask);
             steps[i + 8] = _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
+        }
+        if matches!(levels, Levels::Iq4 | Levels::Fp4) {
+            let table = if levels == Levels::Iq4 { &IQ4 } else { &FP4 };
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            let table = _mm256_xor_si256(table, _mm256_set1_epi8(-128)); // signed
+            for step in steps.iter_mut() {
+                *step = _mm256_shuffle_epi8(table, *step);
+            }
         }
         if levels == Levels::Six {
             let mask = _mm256_set1_epi8(0x30);
@@ -65,23 +94,40 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, w: &mut
     unsafe {
         for rows in 0..2 {
             let halves = |p: *const u8| _mm256_cvtph_ps(_mm_loadu_si128(p.add(16 * rows).cast()));
-            let unsigned =
-                |p: *const u8| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * rows).cast())));
-            let signed =
-                |p: *const u8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8 * rows).cast())));
+            let bytes = |p: *const u8| _mm_loadl_epi64(p.add(8 * rows).cast());
+            let unsigned = |p: *const u8| _mm256_cvtepu8_epi32(bytes(p));
+            let unsigned_float = |p: *const u8| _mm256_cvtepi32_ps(unsigned(p));
+            let signed = |p: *const u8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes(p)));
             match scales {
                 Scales::Single => w.scales[0][rows] = halves(own),
                 Scales::Affine => {
                     w.scales[0][rows] = halves(own);
-                    w.mins[rows] = halves(own.add(32));
+                    w.mins[0][rows] = halves(own.add(32));
                 }
                 Scales::Super => {
-                    w.scales[0][rows] = _mm256_mul_ps(halves(header), unsigned(own));
-                    w.mins[rows] = _mm256_mul_ps(halves(header.add(32)), unsigned(own.add(16)));
+                    w.scales[0][rows] = _mm256_mul_ps(halves(header), unsigned_float(own));
+                    w.mins[0][rows] = _mm256_mul_ps(halves(header.add(32)), unsigned_float(own.add(16)));
                 }
                 Scales::SuperHalves => {
                     w.scales[0][rows] = _mm256_mul_ps(halves(header), signed(own));
                     w.scales[1][rows] = _mm256_mul_ps(halves(header), signed(own.add(16)));
+                }
+                Scales::SuperMins => {
+                    let e = _mm256_mul_ps(halves(header.add(32)), _mm256_set1_ps(0.25));
+                    for half in 0..2 {
+                        let both = unsigned(own.add(16 * half));
+                        let low = _mm256_cvtepi32_ps(_mm256_and_si256(both, _mm256_set1_epi32(15)));
+                        w.scales[half][rows] = _mm256_mul_ps(halves(header), low);
+                        w.mins[half][rows] = _mm256_mul_ps(e, _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(both)));
+                    }
+                }
+                Scales::SuperSigned => w.scales[0][rows] = _mm256_mul_ps(halves(header), signed(own)),
+                // As `packed::power` does it.
+                Scales::Power => {
+                    let (e, one) = (unsigned(own), _mm256_set1_epi32(1));
+                    let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, one));
+                    let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), _mm256_min_epi32(e, one));
+                    w.scales[0][rows] = _mm256_castsi256_ps(_mm256_max_epi32(normal, small));
                 }
             }
         }
@@ -137,7 +183,7 @@ unsafe fn block<const LEVELS: u8, const START: usize, const HALVES: bool, const 
         let mut w = Group {
             steps: [_mm256_setzero_si256(); 16],
             scales: [[_mm256_setzero_ps(); 2]; 2],
-            mins: [_mm256_setzero_ps(); 2],
+            mins: [[_mm256_setzero_ps(); 2]; 2],
         };
         let mut record = t.columns.as_ptr();
         for g in t.groups.clone() {
@@ -162,10 +208,18 @@ unsafe fn block<const LEVELS: u8, const START: usize, const HALVES: bool, const 
                     } else {
                         _mm256_mul_ps(started(dot::<LEVELS>(&w, rows, q, 0, 8), 0), w.scales[0][rows])
                     };
+                    // Of halves a quarter of the minimum, for the start values of levels 4 too large.
+                    let sum = if HALVES && MINS {
+                        let of_half = |half: usize| _mm256_cvtepi32_ps(_mm256_set1_epi32(value(Aux::START_4 + half)));
+                        let sum = _mm256_fmadd_ps(of_half(0), w.mins[0][rows], sum);
+                        _mm256_fmadd_ps(of_half(1), w.mins[1][rows], sum)
+                    } else {
+                        sum
+                    };
                     let at = sums.add(c * TILE + rows * 8);
                     let mut f = _mm256_fmadd_ps(sum, float(Aux::SCALE), _mm256_loadu_ps(at));
-                    if MINS {
-                        f = _mm256_fnmadd_ps(w.mins[rows], float(Aux::SUM), f);
+                    if MINS && !HALVES {
+                        f = _mm256_fnmadd_ps(w.mins[0][rows], float(Aux::SUM), f);
                     }
                     _mm256_storeu_ps(at, f);
                 }
@@ -192,6 +246,11 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Four, Scales::Affine | Scales::Super) => block::<4, NONE, false, true>(&mut t),
             (Levels::Six, Scales::Affine | Scales::Super) => block::<6, NONE, false, true>(&mut t),
             (Levels::Six, Scales::SuperHalves) => block::<6, { Aux::START_32 }, true, false>(&mut t),
+            (Levels::Three, Scales::SuperHalves) => block::<4, { Aux::START_4 }, true, false>(&mut t),
+            (Levels::Two, Scales::SuperMins) => block::<4, NONE, true, true>(&mut t),
+            (Levels::Iq4, Scales::Single | Scales::SuperSigned) | (Levels::Fp4, Scales::Power) => {
+                block::<8, NONE, false, false>(&mut t)
+            }
             (Levels::Eight, Scales::Single) => block::<8, NONE, false, false>(&mut t),
             _ => super::portable::packed(t),
         }

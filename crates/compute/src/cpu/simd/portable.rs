@@ -389,10 +389,12 @@ pub(super) fn packed(t: PackedTile<'_>) {
         };
         for (c, (q, sums)) in levels.as_chunks::<GROUP>().0.iter().zip(t.sums.as_chunks_mut::<TILE>().0).enumerate() {
             let zero = w.zero as i32;
-            let mut halves = [[0i32; TILE]; 2];
+            let (mut halves, mut of_q) = ([[0i32; TILE]; 2], [0.0; 2]);
             for (half, dots) in halves.iter_mut().enumerate() {
                 let q = &q[half * 16..half * 16 + 16];
-                let correction = zero * q.iter().map(|q| i32::from(*q as i8)).sum::<i32>();
+                let sum = q.iter().map(|q| i32::from(*q as i8)).sum::<i32>();
+                let correction = zero * sum;
+                of_q[half] = sum as f32;
                 for (step, q) in q.as_chunks::<4>().0.iter().enumerate() {
                     let levels = &w.levels[(half * 4 + step) * 64..][..64];
                     for (dot, u) in dots.iter_mut().zip(levels.as_chunks::<4>().0) {
@@ -403,10 +405,11 @@ pub(super) fn packed(t: PackedTile<'_>) {
                 }
                 dots.iter_mut().for_each(|dot| *dot -= correction);
             }
-            let (scale, sum) = (value(Aux::SCALE, c), value(Aux::SUM, c));
+            let scale = value(Aux::SCALE, c);
             for r in 0..TILE {
                 let dot = halves[0][r] as f32 * w.scales[0][r] + halves[1][r] as f32 * w.scales[1][r];
-                sums[r] += dot * scale - w.mins[r] * sum;
+                let min = w.mins[0][r] * of_q[0] + w.mins[1][r] * of_q[1];
+                sums[r] += (dot - min) * scale;
             }
         }
     }

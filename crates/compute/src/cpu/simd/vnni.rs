@@ -13,7 +13,7 @@
 use super::PackedTile;
 use crate::cpu::{
     columns::{Aux, record_bytes},
-    packed::{Form, Levels, Scales, TILE},
+    packed::{FP4, Form, IQ4, Levels, Scales, TILE},
 };
 use std::arch::x86_64::*;
 
@@ -21,7 +21,7 @@ use std::arch::x86_64::*;
 struct Group {
     steps: [__m512i; 8],
     scales: [__m512; 2],
-    mins: __m512,
+    mins: [__m512; 2],
 }
 
 /// How levels are read.
@@ -35,12 +35,18 @@ trait LoadScales {
     const HALVES: bool = false;
     /// There is a minimum to subtract.
     const MINS: bool = false;
+    /// Each half of the group has one: a quarter of it is in `mins`, for the start values of levels 4 too large.
+    const HALF_MINS: bool = false;
     /// The column's array of start values.
     const START: Option<usize> = None;
-    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], __m512);
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]);
 }
 
+struct Two;
+struct Three;
 struct Four;
+struct Iq4;
+struct Fp4;
 struct Six;
 struct Eight;
 
@@ -59,6 +65,74 @@ impl LoadLevels for Four {
             let high = |v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
             [low(v[0]), low(v[1]), low(v[2]), low(v[3]), high(v[0]), high(v[1]), high(v[2]), high(v[3])]
         }
+    }
+}
+
+impl LoadLevels for Two {
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [__m512i; 8] {
+        unsafe {
+            let mask = _mm512_set1_epi8(3);
+            let mut steps = [_mm512_setzero_si512(); 8];
+            for half in 0..2 {
+                let v = vector(p, half);
+                let s = &mut steps[half * 4..half * 4 + 4];
+                s[0] = _mm512_and_si512(v, mask);
+                s[1] = _mm512_and_si512(_mm512_srli_epi16::<2>(v), mask);
+                s[2] = _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
+                s[3] = _mm512_and_si512(_mm512_srli_epi16::<6>(v), mask);
+            }
+            steps
+        }
+    }
+}
+
+impl LoadLevels for Three {
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [__m512i; 8] {
+        unsafe {
+            let (v, mask) = (vector(p, 2), _mm512_set1_epi8(4));
+            let s = Two::load(p);
+            // 0xf8: a | (b & c)
+            let join = |low, upper| _mm512_ternarylogic_epi32::<0xf8>(low, upper, mask);
+            [
+                join(s[0], _mm512_slli_epi16::<2>(v)),
+                join(s[1], _mm512_slli_epi16::<1>(v)),
+                join(s[2], v),
+                join(s[3], _mm512_srli_epi16::<1>(v)),
+                join(s[4], _mm512_srli_epi16::<2>(v)),
+                join(s[5], _mm512_srli_epi16::<3>(v)),
+                join(s[6], _mm512_srli_epi16::<4>(v)),
+                join(s[7], _mm512_srli_epi16::<5>(v)),
+            ]
+        }
+    }
+}
+
+/// Levels out of a table.
+#[inline(always)]
+unsafe fn looked_up(p: *const u8, table: &[u8; 16]) -> [__m512i; 8] {
+    unsafe {
+        let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+        let mut steps = Four::load(p);
+        for step in &mut steps {
+            *step = _mm512_shuffle_epi8(table, *step);
+        }
+        steps
+    }
+}
+
+impl LoadLevels for Iq4 {
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [__m512i; 8] {
+        unsafe { looked_up(p, &IQ4) }
+    }
+}
+
+impl LoadLevels for Fp4 {
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [__m512i; 8] {
+        unsafe { looked_up(p, &FP4) }
     }
 }
 
@@ -95,48 +169,109 @@ unsafe fn halves(p: *const u8) -> __m512 {
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
 }
 
+#[inline(always)]
+unsafe fn unsigned(p: *const u8) -> __m512i {
+    unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+}
+
+#[inline(always)]
+unsafe fn signed(p: *const u8) -> __m512 {
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+}
+
+/// Scale and minimum of a whole group.
+#[inline(always)]
+unsafe fn same(scale: __m512, min: __m512) -> ([__m512; 2], [__m512; 2]) {
+    unsafe { ([scale, _mm512_setzero_ps()], [min, _mm512_setzero_ps()]) }
+}
+
 struct Single<const START: usize>;
 struct Affine;
 struct Super;
-struct SuperHalves;
+struct SuperHalves<const START: usize>;
+struct SuperMins;
+struct SuperSigned;
+struct Power;
 
 impl<const START: usize> LoadScales for Single<START> {
     const START: Option<usize> = Some(START);
     #[inline(always)]
-    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], __m512) {
-        unsafe { ([halves(own), _mm512_setzero_ps()], _mm512_setzero_ps()) }
+    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe { same(halves(own), _mm512_setzero_ps()) }
     }
 }
 
 impl LoadScales for Affine {
     const MINS: bool = true;
     #[inline(always)]
-    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], __m512) {
-        unsafe { ([halves(own), _mm512_setzero_ps()], halves(own.add(32))) }
+    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe { same(halves(own), halves(own.add(32))) }
     }
 }
 
 impl LoadScales for Super {
     const MINS: bool = true;
     #[inline(always)]
-    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], __m512) {
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
         unsafe {
-            let wide = |p: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())));
+            let wide = |p: *const u8| _mm512_cvtepi32_ps(unsigned(p));
             let scale = _mm512_mul_ps(halves(header), wide(own));
-            ([scale, _mm512_setzero_ps()], _mm512_mul_ps(halves(header.add(32)), wide(own.add(16))))
+            same(scale, _mm512_mul_ps(halves(header.add(32)), wide(own.add(16))))
         }
     }
 }
 
-impl LoadScales for SuperHalves {
+impl<const START: usize> LoadScales for SuperHalves<START> {
     const HALVES: bool = true;
-    const START: Option<usize> = Some(Aux::START_32);
+    const START: Option<usize> = Some(START);
     #[inline(always)]
-    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], __m512) {
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
         unsafe {
-            let wide = |p: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())));
             let d = halves(header);
-            ([_mm512_mul_ps(d, wide(own)), _mm512_mul_ps(d, wide(own.add(16)))], _mm512_setzero_ps())
+            let scales = [_mm512_mul_ps(d, signed(own)), _mm512_mul_ps(d, signed(own.add(16)))];
+            (scales, [_mm512_setzero_ps(); 2])
+        }
+    }
+}
+
+impl LoadScales for SuperMins {
+    const HALVES: bool = true;
+    const HALF_MINS: bool = true;
+    #[inline(always)]
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe {
+            let d = halves(header);
+            let e = _mm512_mul_ps(halves(header.add(32)), _mm512_set1_ps(0.25));
+            let both = [unsigned(own), unsigned(own.add(16))];
+            let low = |v| _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(15)));
+            let high = |v| _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(v));
+            (
+                [_mm512_mul_ps(d, low(both[0])), _mm512_mul_ps(d, low(both[1]))],
+                [_mm512_mul_ps(e, high(both[0])), _mm512_mul_ps(e, high(both[1]))],
+            )
+        }
+    }
+}
+
+impl LoadScales for SuperSigned {
+    const START: Option<usize> = Some(Aux::START_128);
+    #[inline(always)]
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe { same(_mm512_mul_ps(halves(header), signed(own)), _mm512_setzero_ps()) }
+    }
+}
+
+impl LoadScales for Power {
+    const START: Option<usize> = Some(Aux::START_128);
+    /// As `packed::power` does it.
+    #[inline(always)]
+    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe {
+            let e = unsigned(own);
+            let one = _mm512_set1_epi32(1);
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, one));
+            let small = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
+            same(_mm512_castsi512_ps(_mm512_max_epi32(normal, small)), _mm512_setzero_ps())
         }
     }
 }
@@ -206,8 +341,14 @@ unsafe fn column<S: LoadScales, const C: usize, const COLUMN: usize>(
             let all = dot(dot(dot(dot(first, 4), 5), 6), 7);
             _mm512_mul_ps(_mm512_cvtepi32_ps(all), w.scales[0])
         };
+        let sum = if S::HALF_MINS {
+            let of_half = |half: usize| _mm512_cvtepi32_ps(_mm512_set1_epi32(value(Aux::START_4 + half)));
+            _mm512_fmadd_ps(of_half(1), w.mins[1], _mm512_fmadd_ps(of_half(0), w.mins[0], sum))
+        } else {
+            sum
+        };
         let f = _mm512_fmadd_ps(sum, float(Aux::SCALE), f);
-        if S::MINS { _mm512_fnmadd_ps(w.mins, float(Aux::SUM), f) } else { f }
+        if S::MINS { _mm512_fnmadd_ps(w.mins[0], float(Aux::SUM), f) } else { f }
     }
 }
 
@@ -238,7 +379,12 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Four, Scales::Super) => widths!(Four, Super),
             (Levels::Six, Scales::Affine) => widths!(Six, Affine),
             (Levels::Six, Scales::Super) => widths!(Six, Super),
-            (Levels::Six, Scales::SuperHalves) => widths!(Six, SuperHalves),
+            (Levels::Six, Scales::SuperHalves) => widths!(Six, SuperHalves<{ Aux::START_32 }>),
+            (Levels::Three, Scales::SuperHalves) => widths!(Three, SuperHalves<{ Aux::START_4 }>),
+            (Levels::Two, Scales::SuperMins) => widths!(Two, SuperMins),
+            (Levels::Iq4, Scales::Single) => widths!(Iq4, Single<{ Aux::START_128 }>),
+            (Levels::Iq4, Scales::SuperSigned) => widths!(Iq4, SuperSigned),
+            (Levels::Fp4, Scales::Power) => widths!(Fp4, Power),
             (Levels::Eight, Scales::Single) => widths!(Eight, Single<{ Aux::START_128 }>),
             _ => super::portable::packed(t),
         }
