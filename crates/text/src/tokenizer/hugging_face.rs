@@ -16,6 +16,7 @@ use super::TokenizerModel;
 use super::added::{AddedToken, AddedTokens};
 use super::library::{Controls, Joining, Library, guarded};
 use super::post_processor;
+use super::sentence_piece_model;
 use super::table::TokenTable;
 use super::vocabulary::{Kind, Vocabulary};
 use crate::error::{Error, Result};
@@ -98,6 +99,35 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Option<(Vocabulary, Librar
         library.try_encode(&vocabulary, text, Controls::Spelled).map_err(|problem| wrong("pipeline", problem))?;
     }
     Ok(Some((vocabulary, library)))
+}
+
+/// The tokenizer of a directory that has SentencePiece's own file only; `None` where it has none.
+pub(super) fn read_sentence_piece(checkpoint: &Checkpoint) -> Result<Option<Vocabulary>> {
+    let Some(bytes) = checkpoint.sidecar(sentence_piece_model::FILE)? else { return Ok(None) };
+    let mut vocabulary = sentence_piece_model::read(&bytes)?;
+    let added: Vec<AddedToken> = added_tokens(checkpoint, None)?
+        .into_iter()
+        .filter(|token| vocabulary.tokens.find(token.content.as_bytes()).is_none())
+        .collect();
+    // They follow the pieces without a gap.
+    for (id, token) in (vocabulary.tokens.len()..).zip(&added) {
+        if token.id as usize != id {
+            let problem = format!("token {} does not follow the {id} tokens before it", token.id);
+            return Err(wrong_in(CONFIG, "added_tokens_decoder", problem));
+        }
+    }
+    let n_pieces = u32::try_from(vocabulary.tokens.len()).unwrap_or(u32::MAX);
+    let pieces = (0..n_pieces).map(|id| vocabulary.tokens.get(id).unwrap_or_default());
+    vocabulary.tokens = TokenTable::new(pieces.chain(added.iter().map(|token| token.content.as_bytes())));
+    vocabulary.kinds.extend(added.iter().map(|token| if token.special { Kind::Control } else { Kind::UserDefined }));
+    vocabulary.scores.resize(vocabulary.tokens.len(), 0.0);
+    // Without a word from the configuration: as the original tokenizers of Llama and T5 do.
+    let around = match vocabulary.model {
+        TokenizerModel::Unigram => Ends { prefix: Vec::new(), suffix: vocabulary.eos.into_iter().collect() },
+        _ => Ends { prefix: vocabulary.bos.into_iter().collect(), suffix: Vec::new() },
+    };
+    read_config(checkpoint, &mut vocabulary, around)?;
+    Ok(Some(vocabulary))
 }
 
 fn wrong(field: &str, problem: impl Into<String>) -> Error {
@@ -276,8 +306,8 @@ fn read_config(checkpoint: &Checkpoint, vocabulary: &mut Vocabulary, ends: Ends)
     if let Some(id) = prefix.iter().chain(&suffix).find(|&&id| id as usize >= vocabulary.tokens.len()) {
         return Err(wrong("post_processor", format!("token {id} is beyond the vocabulary")));
     }
-    vocabulary.bos = named(metadata, vocabulary, "bos_token")?;
-    vocabulary.eos = named(metadata, vocabulary, "eos_token")?;
+    vocabulary.bos = named(metadata, vocabulary, "bos_token")?.or(vocabulary.bos);
+    vocabulary.eos = named(metadata, vocabulary, "eos_token")?.or(vocabulary.eos);
     let mut ends: Vec<u32> = vocabulary.eos.into_iter().collect();
     ends.extend(numbered(metadata, vocabulary, "generation_config.eos_token_id")?);
     // What config.json says may be no more than a default of its class.

@@ -19,6 +19,7 @@ mod post_processor;
 mod prefixes;
 mod protect;
 mod sentence_piece;
+mod sentence_piece_model;
 mod special;
 mod split;
 mod table;
@@ -83,14 +84,18 @@ enum Fragment<'t> {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a checkpoint: its `tokenizer.json`, or else the tables in its metadata.
+    /// The tokenizer of a checkpoint: its `tokenizer.json`, or else its SentencePiece `tokenizer.model`, or else the tables
+    /// in its metadata.
     ///
     /// # Errors
     /// A key of the vocabulary, or a field of the file, that is missing, of the wrong type, or contradicts the others; an
     /// algorithm or pre-tokenizer that this program does not have.
     pub fn from_checkpoint(checkpoint: &checkpoint::Checkpoint) -> Result<Tokenizer> {
-        match hugging_face::read(checkpoint)? {
-            Some((vocabulary, library)) => Tokenizer::new(vocabulary, Some(library)),
+        if let Some((vocabulary, library)) = hugging_face::read(checkpoint)? {
+            return Tokenizer::new(vocabulary, Some(library));
+        }
+        match hugging_face::read_sentence_piece(checkpoint)? {
+            Some(vocabulary) => Tokenizer::new(vocabulary, None),
             None => Tokenizer::new(Vocabulary::from_checkpoint(checkpoint)?, None),
         }
     }

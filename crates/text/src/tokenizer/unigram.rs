@@ -65,6 +65,14 @@ impl Unigram {
         let mut end = bytes.len();
         let mut after_unknown = false;
         while let Some(&(_, start, token)) = best.get(end).filter(|place| end > 0 && place.1 < end) {
+            let spelled = vocabulary.byte_fallback && token.is_none();
+            let bytes = bytes.get(start..end).filter(|_| spelled).unwrap_or_default();
+            let bytes: Option<Vec<u32>> = bytes.iter().rev().map(|&byte| vocabulary.byte_token(byte)).collect();
+            if let Some(ids) = bytes.filter(|ids| !ids.is_empty()) {
+                out.extend(ids);
+                end = start;
+                continue;
+            }
             // Unknown characters in a row are one unknown token.
             if !(token.is_none() && after_unknown) {
                 out.extend(token.or(vocabulary.unknown));
@@ -104,6 +112,9 @@ impl Unigram {
                 }
             }
             rest = rest.get(length..).unwrap_or_default();
+        }
+        if vocabulary.trims_end {
+            out.truncate(out.trim_end_matches(BLANK).len());
         }
         out
     }

@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_number(number: i32) -> Kind {
+    pub(super) fn from_number(number: i32) -> Kind {
         match number {
             2 => Kind::Unknown,
             3 => Kind::Control,
@@ -79,10 +79,14 @@ pub(crate) struct Vocabulary {
     pub(crate) ignore_merges: bool,
     /// Decoding tidies the blanks before punctuation.
     pub(crate) clean_spaces: bool,
+    /// Characters without a token are spelled in byte tokens. Unigram only: the others always do.
+    pub(crate) byte_fallback: bool,
     pub(crate) add_bos: bool,
     pub(crate) add_eos: bool,
     pub(crate) add_space_prefix: bool,
     pub(crate) remove_extra_whitespaces: bool,
+    /// Blanks at the end go even where the text spells them U+2581, as SentencePiece itself does.
+    pub(crate) trims_end: bool,
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
     pub(crate) unknown: Option<u32>,
@@ -106,10 +110,12 @@ impl Vocabulary {
             splitter: Splitter::default(),
             ignore_merges: false,
             clean_spaces: false,
+            byte_fallback: false,
             add_bos: false,
             add_eos: false,
             add_space_prefix: false,
             remove_extra_whitespaces: false,
+            trims_end: false,
             bos: None,
             eos: None,
             unknown: None,
