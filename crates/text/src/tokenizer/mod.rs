@@ -41,7 +41,7 @@ use unigram::Unigram;
 use vocabulary::Vocabulary;
 use word_piece::WordPiece;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What [`Tokenizer::encode`] adds and looks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,11 @@ impl Tokenizer {
         }
         match hugging_face::read_sentence_piece(checkpoint)? {
             Some(vocabulary) => Tokenizer::new(vocabulary, None),
+            None if checkpoint.metadata().get("tokenizer.ggml.model").is_none() && checkpoint.format() != "gguf" => {
+                let problem =
+                    "there is no such file beside the weights (a SentencePiece tokenizer.model would also do)";
+                Err(Error::Vocabulary { key: hugging_face::TOKENIZER.into(), problem: problem.into() })
+            }
             None => Tokenizer::new(Vocabulary::from_checkpoint(checkpoint)?, None),
         }
     }

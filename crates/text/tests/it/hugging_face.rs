@@ -231,6 +231,8 @@ fn damaged_files_are_refused_by_field() {
         let error = config(json).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error} has not {expected}");
     }
+    let error = tokenizer(&[]).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json: there is no such file"), "{error}");
     let generation = ("generation_config.json", b"{\"eos_token_id\": [21, 99]}".as_slice());
     let error = tokenizer(&[("tokenizer.json", &small(&[])), generation]).unwrap_err().to_string();
     assert!(error.contains("generation_config.eos_token_id") && error.contains("99"), "{error}");
