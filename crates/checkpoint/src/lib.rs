@@ -23,5 +23,6 @@ mod zip;
 
 pub use checkpoint::{Checkpoint, OpenOptions, TensorInfo};
 pub use error::{Error, Result};
+pub use format::format_names;
 pub use metadata::Metadata;
 pub use value::{Array, StringArray, Text, Value, ValueType};

@@ -29,6 +29,11 @@ pub(crate) trait Format: Sync {
 /// The formats, in the order they are tried.
 static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &pytorch::PyTorch, &safetensors::SafeTensors];
 
+/// The names of the formats that can be opened.
+pub fn format_names() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|format| format.name())
+}
+
 /// Bytes that are enough to tell a format.
 const SNIFF_BYTES: u64 = 64;
 

@@ -64,7 +64,7 @@ fn run(_: &Layers, _: &Values) -> Result<()> {
         "tools": tools,
         "commands": crate::command::docs(),
         "exits": exits,
-        "formats": ["GGUF"],
+        "formats": checkpoint::format_names().collect::<Vec<_>>(),
         "families": families(),
         "dtypes": tensor::DType::ALL.iter().filter(|t| t.can_decode()).map(ToString::to_string).collect::<Vec<_>>(),
         "templates": text::ChatTemplate::builtin_names().collect::<Vec<_>>(),

@@ -102,6 +102,13 @@ impl Terminal {
         self.wait("You> ", prompts + 1);
     }
 
+    /// Whether the screen shows a cursor, in the usual buffer, and pastes are not marked.
+    fn is_plain(&self) -> bool {
+        let screen = self.screen.lock().unwrap();
+        let screen = screen.screen();
+        !screen.hide_cursor() && !screen.alternate_screen() && !screen.bracketed_paste()
+    }
+
     /// Waits for the end; the terminal must be as it was.
     fn exit_code(mut self) -> u32 {
         let limit = Instant::now() + Duration::from_secs(60);
@@ -113,9 +120,11 @@ impl Terminal {
             std::thread::sleep(Duration::from_millis(5));
         };
         assert_eq!(modes(&*self.master), self.modes_before, "the terminal is left as it was found");
-        let screen = self.screen.lock().unwrap();
-        assert!(!screen.screen().hide_cursor() && !screen.screen().alternate_screen());
-        assert!(!screen.screen().bracketed_paste());
+        // The last bytes may still be on their way through the terminal.
+        while !self.is_plain() && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(self.is_plain(), "a mode of the terminal is still on");
         code
     }
 }
