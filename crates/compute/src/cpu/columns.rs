@@ -1,7 +1,7 @@
 //! Activations as 8-bit integers, in the order in which the integer products read them.
 //!
-//! A row of `x` is a *column* of a product. Each group of 32 of its elements gets one scale, `max|x| / 127`. When few
-//! columns are computed (memory is the limit then, not arithmetic) a second plane holds what rounding left, so that the
+//! A row of `x` is a *column* of a product. Each group of 32 of its elements gets one scale, `max|x| / 127`. When not
+//! too many columns are computed a second plane holds what rounding left, so that the
 //! pair has about 15 bits; a plane is then a column of its own whose result is added to its partner's.
 //!
 //! Columns lie in blocks of 16, 8, 4, 2 or 1. A block of `C` columns is a sequence of records, one per group, of
@@ -15,8 +15,10 @@ pub(crate) const GROUP: usize = 32;
 pub(crate) const MAX_BLOCK: usize = 16;
 /// Bytes of a column's share of a record.
 const RECORD: usize = 64;
-/// Up to this many columns get a second plane.
-pub(crate) const TWO_PLANES_UP_TO: usize = 4;
+/// Up to this many columns get a second plane: decoding, where memory is the limit, and the short prompts of a chat, where
+/// one plane would be no closer to exact arithmetic than the peers are. It costs the second half of a product's time; a
+/// long prompt is not asked to pay that.
+pub(crate) const TWO_PLANES_UP_TO: usize = 64;
 
 /// Index of an array behind the levels of a record.
 pub(crate) struct Aux;

@@ -23,11 +23,10 @@ fn compare(label: &str, path: &Path, tokens: &[u32], theirs: &Value) -> (f32, f3
     (ours, theirs_max)
 }
 
-/// Each file may be somewhat further off than llama.cpp is (the largest of many rounding errors is itself noise), all
-/// together may not.
-fn check_all(distances: &[(f32, f32)]) {
+/// Each file may be `factor` times as far off as llama.cpp is, all together no further than it.
+fn check_all(distances: &[(f32, f32)], factor: f32) {
     for &(ours, theirs) in distances {
-        assert!(ours <= 1.5 * theirs + 1e-3, "{ours} {theirs}");
+        assert!(ours <= factor * theirs + 1e-5, "{ours} {theirs}");
     }
     let (ours, theirs) = distances.iter().fold((0.0, 0.0), |sum, d| (sum.0 + d.0, sum.1 + d.1));
     assert!(ours <= theirs, "in all {ours} from exact, llama.cpp {theirs}");
@@ -42,7 +41,7 @@ fn mixtures() {
             compare(&label, path, tokens, &entry["llama_cpp_vs_exact"])
         })
         .collect();
-    check_all(&distances);
+    check_all(&distances, 1.0);
 }
 
 fn family(name: &str) -> Option<(f32, f32)> {
@@ -55,7 +54,7 @@ fn family(name: &str) -> Option<(f32, f32)> {
 #[test]
 fn families() {
     let names = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"];
-    check_all(&names.iter().filter_map(|name| family(name)).collect::<Vec<_>>());
+    check_all(&names.iter().filter_map(|name| family(name)).collect::<Vec<_>>(), 1.0);
 }
 
 /// Printed only: where two experts score almost the same, any rounding may choose the other and move a whole row.
@@ -78,5 +77,6 @@ fn stories() {
             distances.push(compare(file, &path, &ids(&prompt["ids"]), &answer["llama_cpp_vs_exact"]));
         }
     }
-    check_all(&distances);
+    // One of the prompts is long enough for activations of 8 bits, where the largest of many rounding errors is noise.
+    check_all(&distances, 1.5);
 }
