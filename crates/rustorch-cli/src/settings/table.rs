@@ -25,8 +25,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "",
         group: Group::Model,
         daily: true,
-        en: "model: a GGUF file (of a split one any part), or a Hugging Face or PyTorch folder",
-        ja: "モデル: GGUF ファイル(分割時はどの部分でもよい)、または Hugging Face・PyTorch のフォルダ",
+        en: "model: GGUF file, or Hugging Face or PyTorch folder",
+        ja: "モデル: GGUF ファイル、または Hugging Face・PyTorch のフォルダ",
     },
     Row {
         section: "model",
