@@ -80,7 +80,7 @@ impl ChatTemplate {
     }
 
     /// The template the checkpoint carries, `None` when it carries none: `tokenizer.chat_template` of its metadata, or the
-    /// files beside the weights (see [`source`]).
+    /// files beside the weights.
     ///
     /// # Errors
     /// A template that is not text or does not parse.
