@@ -100,6 +100,44 @@ dtypes! {
     IQ4_XS = block::iq4_xs::INFO;
     /// 4-bit floats (E2M1) with a shared power of two, 32 a block (OCP MX).
     MXFP4 = block::mxfp4::INFO;
+    /// 2 bits, 32 a group, scale and bias.
+    AFFINE2_32 = block::affine::AFFINE2_32;
+    /// 2 bits, 64 a group, scale and bias.
+    AFFINE2_64 = block::affine::AFFINE2_64;
+    /// 2 bits, 128 a group, scale and bias.
+    AFFINE2_128 = block::affine::AFFINE2_128;
+    /// 3 bits, 32 a group, scale and bias.
+    AFFINE3_32 = block::affine::AFFINE3_32;
+    /// 3 bits, 64 a group, scale and bias.
+    AFFINE3_64 = block::affine::AFFINE3_64;
+    /// 3 bits, 128 a group, scale and bias.
+    AFFINE3_128 = block::affine::AFFINE3_128;
+    /// 4 bits, 16 a group, scale and bias.
+    AFFINE4_16 = block::affine::AFFINE4_16;
+    /// 4 bits, 32 a group, scale and bias.
+    AFFINE4_32 = block::affine::AFFINE4_32;
+    /// 4 bits, 64 a group, scale and bias.
+    AFFINE4_64 = block::affine::AFFINE4_64;
+    /// 4 bits, 128 a group, scale and bias.
+    AFFINE4_128 = block::affine::AFFINE4_128;
+    /// 5 bits, 32 a group, scale and bias.
+    AFFINE5_32 = block::affine::AFFINE5_32;
+    /// 5 bits, 64 a group, scale and bias.
+    AFFINE5_64 = block::affine::AFFINE5_64;
+    /// 5 bits, 128 a group, scale and bias.
+    AFFINE5_128 = block::affine::AFFINE5_128;
+    /// 6 bits, 32 a group, scale and bias.
+    AFFINE6_32 = block::affine::AFFINE6_32;
+    /// 6 bits, 64 a group, scale and bias.
+    AFFINE6_64 = block::affine::AFFINE6_64;
+    /// 6 bits, 128 a group, scale and bias.
+    AFFINE6_128 = block::affine::AFFINE6_128;
+    /// 8 bits, 32 a group, scale and bias.
+    AFFINE8_32 = block::affine::AFFINE8_32;
+    /// 8 bits, 64 a group, scale and bias.
+    AFFINE8_64 = block::affine::AFFINE8_64;
+    /// 8 bits, 128 a group, scale and bias.
+    AFFINE8_128 = block::affine::AFFINE8_128;
 }
 
 impl DType {

@@ -13,6 +13,7 @@ mod error;
 mod host;
 mod shape;
 
+pub use block::affine::Affine;
 pub use bytes::SharedBytes;
 pub use dtype::DType;
 pub use error::{Error, Result};

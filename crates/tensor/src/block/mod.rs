@@ -1,8 +1,10 @@
 //! One file per block type: layout, reference decode and reference encode.
 //!
-//! Layouts are those of the GGUF format (ggml's `block_*` structures, which its specification names); each file says how
-//! its bits are packed. These functions define what the bytes mean; kernels elsewhere may only be faster.
+//! Layouts are those of the GGUF format (ggml's `block_*` structures, which its specification names), and for affine
+//! groups, which other formats have, our own; each file says how its bits are packed. These functions define what the
+//! bytes mean; kernels elsewhere may only be faster.
 
+pub(crate) mod affine;
 pub(crate) mod plain;
 mod search;
 
