@@ -175,10 +175,13 @@ pub struct Qkv<'a> {
     pub k: &'a Projection,
     /// `[n_kv_heads · v_head_dim, width]`.
     pub v: &'a Projection,
-    /// Q norm: per head when its weight is `[head_dim]`, over all heads when it is `[n_heads · head_dim]` (OLMo2).
+    /// Q norm: per head when its weight is `[head_dim]`, per head with weights of its own when it is
+    /// `[n_heads, head_dim]` (Command R+), over all heads when it is `[n_heads · head_dim]` (OLMo2).
     pub q_norm: Option<&'a Norm>,
     /// K norm, likewise.
     pub k_norm: Option<&'a Norm>,
+    /// These norms come after RoPE instead of before it (Hunyuan).
+    pub norm_after_rope: bool,
     /// None: no position embedding in this layer.
     pub rope: Option<&'a Rope>,
     /// Query heads.
@@ -191,6 +194,28 @@ pub struct Qkv<'a> {
     pub v_head_dim: usize,
     /// Values clamped to ±this after the bias (MPT, OLMo).
     pub clamp: Option<f32>,
+}
+
+/// The projections of latent attention (DeepSeek-V2): one narrow vector per position, the latent, stands for the keys and
+/// values of all heads, beside a part of the key that rotates and that they share. The cache has one K/V head: as K the
+/// rotated part and then the latent, as V the latent.
+pub struct LatentQkv<'a> {
+    /// Applied to the input.
+    pub norm: Option<&'a Norm>,
+    /// Makes Q in two steps: `[n_narrow, width]` and the norm between.
+    pub q_down: Option<(&'a Projection, &'a Norm)>,
+    /// `[n_heads · (rope.n_dims + n_rest), width or n_narrow]`; the elements of a head that rotate come first.
+    pub q: &'a Projection,
+    /// `[rope.n_dims + rank, width]`: the key's rotating part, then the latent.
+    pub kv_down: &'a Projection,
+    /// Applied to the latent, `[rank]`.
+    pub latent_norm: &'a Norm,
+    /// `[n_heads, rank, n_rest]`: brings what does not rotate of a query to the latent's width.
+    pub k_up: &'a Projection,
+    /// Of the leading elements of queries and key.
+    pub rope: &'a Rope,
+    /// Query heads.
+    pub n_heads: usize,
 }
 
 /// Softmax attention over the cache: causal, grouped heads, flash style (no n² buffer).
@@ -211,6 +236,8 @@ pub struct Attend<'a> {
     pub window: Option<usize>,
     /// One extra logit per head that only takes mass, `f32 [n_heads]` (gpt-oss).
     pub sinks: Option<&'a Weight>,
+    /// Per head, what each position of distance takes off a score, `f32 [n_heads]` (ALiBi, Press et al. 2021).
+    pub slopes: Option<&'a Weight>,
 }
 
 /// The activation of a feed-forward block.
@@ -226,6 +253,8 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)²` (Nemotron, Arcee).
     ReluSquared,
+    /// `x · sigmoid(1.702 · x)` of `x` cut to at most 7, times one more than the other factor cut to ±7 (gpt-oss).
+    ClampedSwish,
 }
 
 /// A feed-forward block: `down(act(gate(x)) ⊙ up(x))`, or `down(act(up(x)))` without a gate.
@@ -240,6 +269,9 @@ pub struct FeedForward<'a> {
     pub down: &'a Projection,
     /// Which activation.
     pub activation: Activation,
+    /// The product of `down` is multiplied with `sigmoid(norm(x) · this)`, `f32 [width]` (the shared expert of Qwen2-MoE);
+    /// `down` must have no bias then.
+    pub output_gate: Option<&'a Weight>,
     /// After `down`.
     pub epilogue: Epilogue<'a>,
 }
@@ -257,6 +289,19 @@ pub struct RouterRule {
     pub normalize: bool,
     /// Multiplied into the chosen weights at the end.
     pub scale: f32,
+    /// Experts are chosen from the best groups only (DeepSeek V2 and V3).
+    pub groups: Option<RouterGroups>,
+}
+
+/// Groups of experts, of which only the best take part in the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterGroups {
+    /// Groups; they divide the experts evenly, in order.
+    pub n_groups: usize,
+    /// Groups that take part.
+    pub n_used: usize,
+    /// A group counts by the sum of its best so many scores: 1 (DeepSeek V2) or 2 (V3).
+    pub n_best: usize,
 }
 
 /// A mixture of experts (Shazeer et al. 2017): router, the chosen experts' gated feed-forward, weighted sum.
@@ -400,8 +445,15 @@ pub trait Device: Send + Sync {
     /// Waits for all work and copies the first `to.len()` values of `from`.
     fn read(&self, from: &Buffer, to: &mut [f32]) -> Result<()>;
 
-    /// `out[i] = scale · table[tokens[i]]`. Ids outside the table are an error.
-    fn embed(&self, table: &Weight, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<()>;
+    /// `out[i] = residual[i] + scale · table[tokens[i]]`. Ids outside the table are an error.
+    fn embed(
+        &self,
+        table: &Weight,
+        tokens: &[u32],
+        scale: f32,
+        residual: Option<&Buffer>,
+        out: &mut Buffer,
+    ) -> Result<()>;
 
     /// `out = norm(x)` for rows of `width`.
     fn norm(&self, x: &Buffer, n_rows: usize, width: usize, norm: &Norm, out: &mut Buffer) -> Result<()>;
@@ -427,6 +479,21 @@ pub trait Device: Send + Sync {
         layer: usize,
         q: &mut Buffer,
     ) -> Result<()>;
+
+    /// The same for latent attention; `q` is `[rows, n_heads · (rope.n_dims + rank)]`.
+    fn latent_qkv(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &LatentQkv<'_>,
+        cache: &mut KvCache,
+        layer: usize,
+        q: &mut Buffer,
+    ) -> Result<()>;
+
+    /// `out[row, head] = stack[head] · x[row, head]`: a matrix for each head, `[n_heads, n_out, n_in]`, uploaded as
+    /// experts are.
+    fn heads(&self, x: &Buffer, n_rows: usize, stack: &Projection, out: &mut Buffer) -> Result<()>;
 
     /// Every row attends to its own sequence's positions `0..=position` in `cache[layer]`;
     /// `out` is `[rows, n_heads · v_head_dim]`.

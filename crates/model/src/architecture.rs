@@ -5,7 +5,7 @@
 
 use crate::arch::ARCHITECTURES;
 use crate::{Error, Result};
-use compute::{Activation, RopePairing};
+use compute::{Activation, NormKind, RopePairing};
 
 /// Where a layer normalizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,30 @@ pub enum NormPlaces {
 pub enum WindowPattern {
     /// All of them.
     Every,
-    /// All but the last of each group of this many layers. The windowed layers rotate by their own base and without
-    /// the file's RoPE scaling, which is for the layers that see everything.
+    /// All but the last of each group of this many layers.
     AllButLastOf(usize),
+}
+
+/// How RoPE differs between windowed layers and those that see everything, in models that have both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowedRope {
+    /// Not at all.
+    Same,
+    /// Windowed layers rotate by their own base and without the file's scaling.
+    Apart,
+    /// Only windowed layers rotate.
+    Only,
+}
+
+/// How the experts of a layer lie in one tensor, gate and up together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertOrder {
+    /// `[n, 2 · n_ff, width]`: the rows of the gate, then those of up.
+    Halves,
+    /// `[n, width, 2 · n_ff]`: the same transposed.
+    TransposedHalves,
+    /// `[n, width, 2 · n_ff]`: a column of the gate, then one of up.
+    TransposedPairs,
 }
 
 /// How a family of models differs from Llama.
@@ -37,22 +58,47 @@ pub struct Architecture {
     pub models: &'static str,
     /// Its names as `model_type` in files of Hugging Face's convention.
     pub model_types: &'static [&'static str],
-    /// Tensors of a layer that this convention names otherwise than Llama's: the house's name and its own.
+    /// Tensors that this convention names otherwise than Llama's: the house's name and its own, several in order. A
+    /// layer's are named within it; `layers` is the list of layers itself.
     pub renamed: &'static [(&'static str, &'static str)],
-    /// Norm weights of this convention are stored less one.
+    /// Tensors of a layer that GGUF files name otherwise than those of Llama.
+    pub house_renamed: &'static [(&'static str, &'static str)],
+    /// Norm weights of Hugging Face's convention are stored less one.
     pub norms_less_one: bool,
+    /// Fused Q, K and V of that convention lie by K/V head: its queries, its key, its value.
+    pub fused_by_head: bool,
+    /// The matrices of its layers lie transposed, `[n_in, n_out]`.
+    pub transposed: bool,
     /// Numbers that such files may leave out, by the house's key; flags are 0 or 1.
     pub config_defaults: &'static [(&'static str, f64)],
-    /// Which elements of a head RoPE pairs, in the weight order of GGUF; halves in that of Hugging Face.
+    /// Whether the order of tokens is in RoPE; otherwise it is in learned positions or in ALiBi's slopes.
+    pub has_rope: bool,
+    /// How experts lie in Hugging Face's files, where all of a layer are one tensor.
+    pub expert_order: ExpertOrder,
+    /// Which elements of a head RoPE pairs, in the weight order of GGUF.
     pub pairing: RopePairing,
+    /// The same in the weight order of Hugging Face.
+    pub config_pairing: RopePairing,
     /// Every n-th layer has no RoPE.
     pub no_rope_every: Option<usize>,
-    /// The gate's activation.
+    /// The activation, where the file does not name one.
     pub activation: Activation,
+    /// Feed-forward blocks have a gate.
+    pub gated: bool,
+    /// Which normalization; its shift is where its tensor is.
+    pub norm: NormKind,
+    /// Norms have no weights.
+    pub bare_norms: bool,
     /// Where a layer normalizes.
     pub norms: NormPlaces,
+    /// Q and K norms come after RoPE.
+    pub norm_after_rope: bool,
+    /// Attention and feed-forward read the same input, where the file does not say.
+    pub parallel: bool,
     /// Which layers a window applies to.
     pub window_pattern: WindowPattern,
+    /// How RoPE goes with them.
+    pub windowed_rope: WindowedRope,
     /// Window in positions where the file does not give it.
     pub default_window: Option<usize>,
     /// RoPE base of windowed layers where the file does not give it; none: that of the other layers.
@@ -67,6 +113,8 @@ pub struct Architecture {
     pub width_scaled_queries_at: Option<usize>,
     /// `logit_scale` in the file is a divisor, not a factor.
     pub logit_scale_divides: bool,
+    /// The weights of the chosen experts are divided by their sum, where the file does not say.
+    pub normalizes_experts: bool,
 }
 
 impl Architecture {
@@ -157,7 +205,7 @@ mod tests {
         }
         check("lama", &["llama"]);
         check("Qwen_3", &["qwen3", "qwen2"]);
-        check("qwen2moe", &["qwen3moe"]);
+        check("qwen2mo", &["qwen2moe", "qwen2", "qwen3moe"]);
         check("bert", &[]);
         check("", &[]);
     }

@@ -1,10 +1,11 @@
-//! The two conventions by which files name numbers and tensors: that of the house, which is GGUF's, and Hugging Face's.
+//! The conventions by which files name numbers and tensors: that of the house, which is GGUF's, Hugging Face's and Meta's.
 //!
 //! What belongs here: which one a file follows, told by its metadata and by nothing else, and the lookups that translate.
-//! What does not: the tables of names (`hugging_face.rs`), the meaning of numbers (`hyper.rs`).
+//! What does not: the tables of names (`hugging_face.rs`, `meta.rs`), the meaning of numbers (`hyper.rs`).
 
-use crate::hugging_face;
-use crate::{Architecture, Error, Result};
+use crate::arch::META;
+use crate::{Architecture, Error, ExpertOrder, Result};
+use crate::{hugging_face, meta};
 use checkpoint::{Checkpoint, Metadata, TensorInfo};
 use compute::RopePairing;
 
@@ -18,6 +19,8 @@ pub(crate) enum Convention {
     House,
     /// `config.num_hidden_layers`, `model.layers.0.self_attn.q_proj.weight`.
     HuggingFace,
+    /// `params.n_layers`, `layers.0.attention.wq.weight`.
+    Meta,
 }
 
 impl Convention {
@@ -28,6 +31,7 @@ impl Convention {
         }
         match hugging_face::architecture(metadata)? {
             Some(architecture) => Ok((Convention::HuggingFace, architecture)),
+            None if meta::is_followed(metadata) => Ok((Convention::Meta, META)),
             None => {
                 let key = format!("{ARCHITECTURE_KEY} or {}", hugging_face::MODEL_TYPE_KEY);
                 Err(Error::MissingKey { key })
@@ -40,14 +44,16 @@ impl Convention {
         match self {
             Convention::House => format!("{}.{key}", architecture.name),
             Convention::HuggingFace => hugging_face::key(metadata, key),
+            Convention::Meta => meta::key(key),
         }
     }
 
     /// The number that the family has for `key` where the file does not say.
-    pub(crate) fn default(self, architecture: &Architecture, key: &str) -> Option<f64> {
+    pub(crate) fn default(self, metadata: &Metadata, architecture: &Architecture, key: &str) -> Option<f64> {
         let defaults = match self {
             Convention::House => &[],
             Convention::HuggingFace => architecture.config_defaults,
+            Convention::Meta => meta::defaults(metadata),
         };
         defaults.iter().find(|(k, _)| *k == key).map(|&(_, value)| value)
     }
@@ -56,7 +62,8 @@ impl Convention {
     pub(crate) fn pairing(self, architecture: &Architecture) -> RopePairing {
         match self {
             Convention::House => architecture.pairing,
-            Convention::HuggingFace => RopePairing::Halves,
+            Convention::HuggingFace => architecture.config_pairing,
+            Convention::Meta => RopePairing::Interleaved,
         }
     }
 }
@@ -71,15 +78,25 @@ pub(crate) struct Names<'a> {
 
 impl<'a> Names<'a> {
     pub(crate) fn new(checkpoint: &'a Checkpoint, convention: Convention, architecture: &'static Architecture) -> Self {
-        Names { checkpoint, convention, architecture, root: hugging_face::Root::of(checkpoint) }
+        Names { checkpoint, convention, architecture, root: hugging_face::Root::of(checkpoint, architecture) }
     }
 
     /// What the file may call the tensor, likeliest first.
     fn spellings(&self, name: &str) -> Vec<String> {
         match self.convention {
-            Convention::House => vec![name.to_owned()],
+            Convention::House => vec![self.house_spelling(name)],
             Convention::HuggingFace => hugging_face::tensor(self.root, self.architecture, name),
+            Convention::Meta => meta::tensor(name),
         }
+    }
+
+    /// The name in GGUF files, which differs from the house's in a few families.
+    fn house_spelling(&self, name: &str) -> String {
+        let renamed = |&(house, own): &(&str, &str)| {
+            let (head, kind) = name.rsplit_once('.')?;
+            Some(format!("{}.{own}.{kind}", head.strip_suffix(house)?.strip_suffix('.')?))
+        };
+        self.architecture.house_renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
     }
 
     /// The tensor; of one that is stored in pieces, the first.
@@ -110,11 +127,30 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// Whether fused Q, K and V lie by K/V head.
+    pub(crate) fn are_fused_by_head(&self) -> bool {
+        self.convention == Convention::HuggingFace && self.architecture.fused_by_head
+    }
+
+    /// Whether the file stores the matrix `name` of a layer as `[n_in, n_out]`.
+    pub(crate) fn is_transposed(&self, name: &str) -> bool {
+        self.convention == Convention::HuggingFace && self.architecture.transposed && name.starts_with("blk.")
+    }
+
+    /// How the experts of a layer lie in one tensor; transposed ones have their input before their output.
+    pub(crate) fn expert_order(&self) -> ExpertOrder {
+        match self.convention {
+            Convention::HuggingFace => self.architecture.expert_order,
+            Convention::House | Convention::Meta => ExpertOrder::Halves,
+        }
+    }
+
     /// The layer that a tensor of the file belongs to.
     pub(crate) fn layer_of(&self, name: &str) -> Option<usize> {
         let below = match self.convention {
             Convention::House => name.strip_prefix("blk.")?,
-            Convention::HuggingFace => name.strip_prefix(self.root.prefix)?.strip_prefix("layers.")?,
+            Convention::HuggingFace => name.strip_prefix(&self.root.layers(self.architecture))?,
+            Convention::Meta => name.strip_prefix("layers.")?,
         };
         below.split_once('.')?.0.parse().ok()
     }
@@ -123,7 +159,8 @@ impl<'a> Names<'a> {
     pub(crate) fn is_harmless(&self, name: &str) -> bool {
         let (prefixes, suffixes): (&[&str], &[&str]) = match self.convention {
             Convention::House => (&["v.", "a.", "mm."], &[".rope_freqs.weight", ".attn_rot_embd.weight"]),
-            Convention::HuggingFace => (hugging_face::OTHER_MODALITIES, &[".rotary_emb.inv_freq"]),
+            Convention::HuggingFace => (hugging_face::OTHER_MODALITIES, hugging_face::BUFFERS),
+            Convention::Meta => (&[], &["rope.freqs"]),
         };
         prefixes.iter().any(|p| name.starts_with(p)) || suffixes.iter().any(|s| name.ends_with(s))
     }

@@ -7,10 +7,12 @@
 use crate::batch::cut;
 use crate::load::{LoadOptions, LoadProgress, load};
 use crate::scratch::{Scratch, ScratchSizes};
-use crate::weights::{Block, FeedForwardWeights, Weights};
+use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights, Weights};
 use crate::{Batch, Error, HyperParams, LayerParams, Result, kv_spec};
 use checkpoint::Checkpoint;
-use compute::{Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, Logits, Norm, Qkv, Rows};
+use compute::{
+    Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, LatentQkv, Logits, Norm, Qkv, Rows,
+};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -151,7 +153,7 @@ impl Model {
         cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let Scratch { x, y, q, attention, chunk, .. } = scratch;
+        let Scratch { x, y, spare, q, attention, chunk, .. } = scratch;
         let rows = if part.rows.len() == all_rows.len() {
             all_rows
         } else {
@@ -159,23 +161,84 @@ impl Model {
             &*chunk
         };
         let go_on = || if stop() { Err(Error::Interrupted) } else { Ok(()) };
-        self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, x)?;
+        let places = match &self.weights.positions {
+            Some(table) => {
+                self.device.embed(table, &rows.positions, 1.0, None, y)?;
+                Some(&*y)
+            }
+            None => None,
+        };
+        self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, places, x)?;
         for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
             go_on()?;
-            self.device.qkv(x, rows, &qkv(params, block), cache, layer, q)?;
+            self.queries(x, rows, params, block, cache, layer, q)?;
             if !part.is_wanted && layer + 1 == self.hyper.n_layers {
                 break;
             }
-            self.device.attend(q, rows, &self.attend(params), cache, layer, attention)?;
+            self.device.attend(q, rows, &self.attend(params, block), cache, layer, attention)?;
+            let mixed = match &block.attention {
+                AttentionWeights::Plain { .. } => &*attention,
+                AttentionWeights::Latent { v_up, .. } => {
+                    self.device.heads(attention, rows.len(), v_up, q)?;
+                    &*q
+                }
+            };
             let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
-            self.device.linear(attention, rows.len(), None, &block.o, epilogue, y)?;
+            self.device.linear(mixed, rows.len(), None, &block.o, epilogue, y)?;
             go_on()?;
-            self.feed_forward(block, rows.len(), y, x)?;
+            if self.hyper.parallel {
+                self.feed_forward(block, rows.len(), x, y, spare, None)?;
+                std::mem::swap(x, spare);
+            } else {
+                self.feed_forward(block, rows.len(), y, y, x, Some(spare))?;
+            }
         }
         Ok(())
     }
 
-    fn attend(&self, params: &LayerParams) -> Attend<'static> {
+    /// Queries to `q`, keys and values to the cache.
+    #[allow(clippy::too_many_arguments, reason = "input, place, weights, cache and result")]
+    fn queries(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        params: &LayerParams,
+        block: &Block,
+        cache: &mut KvCache,
+        layer: usize,
+        queries: &mut Buffer,
+    ) -> Result<()> {
+        let norm = block.attn_norm.as_ref();
+        match &block.attention {
+            AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope } => {
+                let args = Qkv {
+                    norm,
+                    q,
+                    k,
+                    v,
+                    q_norm: q_norm.as_ref(),
+                    k_norm: k_norm.as_ref(),
+                    norm_after_rope: self.hyper.architecture.norm_after_rope,
+                    rope: rope.as_ref(),
+                    n_heads: params.n_heads,
+                    n_kv_heads: params.n_kv_heads,
+                    head_dim: params.head_dim,
+                    v_head_dim: params.v_head_dim,
+                    clamp: self.hyper.clamp,
+                };
+                self.device.qkv(x, rows, &args, cache, layer, queries)?;
+            }
+            AttentionWeights::Latent { q_down, q, kv_down, latent_norm, k_up, rope, .. } => {
+                let q_down = q_down.as_ref().map(|(down, norm)| (down, norm));
+                let n_heads = params.n_heads;
+                let args = LatentQkv { norm, q_down, q, kv_down, latent_norm, k_up, rope, n_heads };
+                self.device.latent_qkv(x, rows, &args, cache, layer, queries)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attend<'a>(&'a self, params: &LayerParams, block: &'a Block) -> Attend<'a> {
         Attend {
             n_heads: params.n_heads,
             n_kv_heads: params.n_kv_heads,
@@ -184,26 +247,55 @@ impl Model {
             scale: self.hyper.attention_scale,
             softcap: self.hyper.attention_softcap,
             window: params.window,
-            sinks: None,
+            sinks: block.sinks.as_ref(),
+            slopes: self.weights.slopes.as_ref(),
         }
     }
 
-    fn feed_forward(&self, block: &Block, n_rows: usize, x: &Buffer, out: &mut Buffer) -> Result<()> {
+    /// `out` is `residual` and what the block makes of `x`. A block with a shared expert needs `spare`.
+    fn feed_forward(
+        &self,
+        block: &Block,
+        n_rows: usize,
+        x: &Buffer,
+        residual: &Buffer,
+        out: &mut Buffer,
+        spare: Option<&mut Buffer>,
+    ) -> Result<()> {
         let norm = block.ffn_norm.as_ref();
-        let activation = self.hyper.architecture.activation;
-        let epilogue = self.epilogue(block.ffn_post_norm.as_ref(), x);
+        let activation = self.hyper.activation;
+        let epilogue = self.epilogue(block.ffn_post_norm.as_ref(), residual);
         match &block.feed_forward {
-            FeedForwardWeights::Dense { gate, up, down } => {
-                let args = FeedForward { norm, gate: Some(gate), up, down, activation, epilogue };
-                self.device.feed_forward(x, n_rows, &args, out)?;
-            }
-            FeedForwardWeights::Experts { rule, router, choice_bias, gate, up, down } => {
+            FeedForwardWeights::Dense(dense) => self.dense(dense, norm, n_rows, x, epilogue, out)?,
+            FeedForwardWeights::Experts { shared, rule, router, choice_bias, gate, up, down } => {
+                let epilogue = match (shared, spare) {
+                    (Some(shared), Some(spare)) => {
+                        self.dense(shared, norm, n_rows, x, epilogue, spare)?;
+                        Epilogue { residual: Some(spare), ..epilogue }
+                    }
+                    _ => epilogue,
+                };
                 let (rule, choice_bias, gate) = (*rule, choice_bias.as_ref(), Some(gate));
                 let args = Experts { norm, router, choice_bias, rule, gate, up, down, activation, epilogue };
                 self.device.experts(x, n_rows, &args, out)?;
             }
         }
         Ok(())
+    }
+
+    fn dense(
+        &self,
+        weights: &DenseWeights,
+        norm: Option<&Norm>,
+        n_rows: usize,
+        x: &Buffer,
+        epilogue: Epilogue<'_>,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let DenseWeights { gate, up, down, output_gate } = weights;
+        let (gate, output_gate, activation) = (gate.as_ref(), output_gate.as_ref(), self.hyper.activation);
+        let args = FeedForward { norm, gate, up, down, activation, output_gate, epilogue };
+        Ok(self.device.feed_forward(x, n_rows, &args, out)?)
     }
 
     fn epilogue<'a>(&self, norm: Option<&'a Norm>, residual: &'a Buffer) -> Epilogue<'a> {
@@ -226,22 +318,5 @@ impl Model {
             self.device.read(logits, to)?;
         }
         Ok(())
-    }
-}
-
-fn qkv<'a>(params: &LayerParams, block: &'a Block) -> Qkv<'a> {
-    Qkv {
-        norm: block.attn_norm.as_ref(),
-        q: &block.q,
-        k: &block.k,
-        v: &block.v,
-        q_norm: block.q_norm.as_ref(),
-        k_norm: block.k_norm.as_ref(),
-        rope: block.rope.as_ref(),
-        n_heads: params.n_heads,
-        n_kv_heads: params.n_kv_heads,
-        head_dim: params.head_dim,
-        v_head_dim: params.v_head_dim,
-        clamp: None,
     }
 }

@@ -17,23 +17,36 @@ const SCOPES: &[&str] = &["config.text_config", "config"];
 /// The house's keys (GGUF's without the family) and the names of the same numbers here, in order.
 const KEYS: &[(&str, &[&str])] = &[
     ("vocab_rows", &["vocab_size"]),
-    ("context_length", &["max_position_embeddings", "n_positions"]),
-    ("embedding_length", &["hidden_size"]),
-    ("block_count", &["num_hidden_layers"]),
-    ("feed_forward_length", &["intermediate_size"]),
-    ("activation", &["hidden_activation", "hidden_act"]),
+    ("context_length", &["max_position_embeddings", "n_positions", "max_seq_len"]),
+    ("embedding_length", &["hidden_size", "n_embd", "d_model"]),
+    ("block_count", &["num_hidden_layers", "n_layer", "n_layers", "num_layers"]),
+    ("feed_forward_length", &["intermediate_size", "ffn_hidden_size", "n_inner"]),
+    ("activation", &["hidden_activation", "hidden_act", "activation_function", "activation"]),
+    ("use_parallel_residual", &["use_parallel_residual", "parallel_attn"]),
     ("tied_embeddings", &["tie_word_embeddings"]),
     ("quantization", &["quantization_config.quant_method", "quantization.bits", "quantization_config.bits"]),
-    ("embedding_scale", &["embedding_multiplier"]),
+    ("embedding_scale", &["embedding_multiplier", "scale_emb"]),
     ("residual_scale", &["residual_multiplier"]),
+    ("residual_scale_of_depth", &["scale_depth"]),
+    ("logit_base_width", &["dim_model_base"]),
     ("logit_scale", &["logits_scaling", "logit_scale"]),
     ("final_logit_softcapping", &["final_logit_softcapping"]),
     ("attn_logit_softcapping", &["attn_logit_softcapping"]),
-    ("attention.head_count", &["num_attention_heads"]),
-    ("attention.head_count_kv", &["num_key_value_heads"]),
+    ("attention.head_count", &["num_attention_heads", "n_head", "n_heads"]),
+    ("attention.head_count_kv", &["num_key_value_heads", "num_kv_heads", "n_head_kv", "attn_config.kv_n_heads"]),
+    ("attention.multi_query", &["multi_query"]),
+    ("attention.grouped", &["new_decoder_architecture"]),
     ("attention.key_length", &["head_dim"]),
     ("attention.value_length", &["head_dim"]),
-    ("attention.layer_norm_rms_epsilon", &["rms_norm_eps"]),
+    ("attention.layer_norm_rms_epsilon", &["rms_norm_eps", "layer_norm_epsilon"]),
+    ("attention.layer_norm_epsilon", &["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"]),
+    ("attention.clamp_kqv", &["clip_qkv", "attn_config.clip_qkv"]),
+    ("attention.alibi", &["attn_config.alibi", "alibi"]),
+    ("attention.max_alibi_bias", &["attn_config.alibi_bias_max"]),
+    ("attention.q_lora_rank", &["q_lora_rank"]),
+    ("attention.kv_lora_rank", &["kv_lora_rank"]),
+    ("attention.key_length_nope", &["qk_nope_head_dim"]),
+    ("attention.value_length_mla", &["v_head_dim"]),
     ("attention.scale", &["attention_multiplier"]),
     ("attention.scale_divisor_squared", &["query_pre_attn_scalar"]),
     ("attention.sliding_window", &["sliding_window"]),
@@ -41,20 +54,27 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.sliding_window_on", &["use_sliding_window"]),
     ("attention.sliding_window_from", &["max_window_layers"]),
     ("attention.layer_types", &["layer_types"]),
-    ("expert_count", &["num_local_experts", "num_experts", "n_routed_experts"]),
-    ("expert_used_count", &["num_experts_per_tok"]),
-    ("expert_shared_count", &["n_shared_experts"]),
+    ("expert_count", &["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"]),
+    ("expert_used_count", &["num_experts_per_tok", "moe_k", "moe_topk"]),
     ("expert_group_count", &["n_group"]),
+    ("expert_group_used_count", &["topk_group"]),
+    ("expert_scoring", &["scoring_func"]),
+    ("expert_choice", &["topk_method"]),
     ("expert_feed_forward_length", &["moe_intermediate_size"]),
     ("expert_weights_norm", &["norm_topk_prob"]),
     ("expert_weights_scale", &["routed_scaling_factor"]),
+    ("rope.dimension_count", &["qk_rope_head_dim"]),
     ("rope.layers", &["no_rope_layers"]),
     ("rope.none_every", &["no_rope_layer_interval"]),
-    ("rope.dimension_fraction", &["partial_rotary_factor", "rope_parameters.partial_rotary_factor"]),
-    ("rope.freq_base", &["rope_theta", "rope_parameters.rope_theta", "rope_parameters.full_attention.rope_theta"]),
+    ("rope.dimension_fraction", &["partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor"]),
+    (
+        "rope.freq_base",
+        &["rope_theta", "rotary_emb_base", "rope_parameters.rope_theta", "rope_parameters.full_attention.rope_theta"],
+    ),
     ("rope.freq_base_swa", &["rope_local_base_freq", "rope_parameters.sliding_attention.rope_theta"]),
     ("rope.scaling.type", &["rope_scaling.rope_type", "rope_scaling.type"]),
     ("rope.scaling.factor", &["rope_scaling.factor"]),
+    ("rope.scaling.alpha", &["rope_scaling.alpha"]),
     ("rope.scaling.attn_factor", &["rope_scaling.attention_factor"]),
     (
         "rope.scaling.original_context_length",
@@ -76,8 +96,8 @@ const KEYS: &[(&str, &[&str])] = &[
 const ROPE_OBJECT: &str = "rope_scaling.";
 const NEWER_ROPE_OBJECTS: &[&str] = &["rope_parameters.", "rope_parameters.full_attention."];
 
-/// A layer's tensors: the house's name of each and the names here, in order. `{}` is the number of an expert: the tensor
-/// is stored in pieces.
+/// A layer's tensors: the house's name of each and the names here, in order. `{}` is the number of an expert or head: the
+/// tensor is stored in pieces. A name with the kind of the tensor in it stands for that tensor as a whole.
 const LAYER_TENSORS: &[(&str, &[&str])] = &[
     ("attn_norm", &["input_layernorm"]),
     ("attn_q", &["self_attn.q_proj"]),
@@ -96,6 +116,12 @@ const LAYER_TENSORS: &[(&str, &[&str])] = &[
     ("ffn_gate_exps", &["mlp.experts.{}.gate_proj", "block_sparse_moe.experts.{}.w1"]),
     ("ffn_up_exps", &["mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"]),
     ("ffn_down_exps", &["mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"]),
+    ("exp_probs_b.bias", &["mlp.gate.e_score_correction_bias", "mlp.moe_statics.e_score_correction_bias"]),
+    ("ffn_gate_inp_shexp", &["mlp.shared_expert_gate"]),
+    ("ffn_gate_shexp", &["mlp.shared_expert.gate_proj", "mlp.shared_experts.gate_proj"]),
+    ("ffn_up_shexp", &["mlp.shared_expert.up_proj", "mlp.shared_experts.up_proj"]),
+    ("ffn_down_shexp", &["mlp.shared_expert.down_proj", "mlp.shared_experts.down_proj"]),
+    ("attn_sinks.weight", &["self_attn.sinks"]),
     ("post_ffw_norm", &["post_feedforward_layernorm"]),
 ];
 
@@ -112,6 +138,10 @@ pub(crate) const OTHER_MODALITIES: &[&str] = &[
     "model.multi_modal_projector.",
 ];
 
+/// What names of tensors end with that hold no weights: frequencies of RoPE and masks, which older files keep.
+pub(crate) const BUFFERS: &[&str] =
+    &[".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"];
+
 /// Names of activations.
 const ACTIVATIONS: &[(&str, Activation)] = &[
     ("silu", Activation::Silu),
@@ -120,6 +150,7 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("gelu_new", Activation::GeluTanh),
     ("gelu_fast", Activation::GeluTanh),
+    ("gelu_python", Activation::Gelu),
     ("relu", Activation::Relu),
     ("relu2", Activation::ReluSquared),
 ];
@@ -171,6 +202,11 @@ pub(crate) fn activation(name: &str) -> Option<Activation> {
     ACTIVATIONS.iter().find(|(n, _)| *n == name).map(|&(_, activation)| activation)
 }
 
+/// Whether files have a name for this activation.
+pub(crate) fn has_name(activation: Activation) -> bool {
+    ACTIVATIONS.iter().any(|&(_, named)| named == activation)
+}
+
 /// Whether layers of this kind see only a window. `None`: an unknown kind.
 pub(crate) fn is_windowed(layer_type: &str) -> Option<bool> {
     LAYER_TYPES.iter().find(|(name, _)| *name == layer_type).map(|&(_, windowed)| windowed)
@@ -185,44 +221,67 @@ pub(crate) fn rope_type(name: &str) -> &str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Root {
     /// Before the names of its tensors.
-    pub(crate) prefix: &'static str,
+    prefix: &'static str,
     /// The output matrix, which is beside it.
     head: &'static str,
 }
+
+/// Names within a root that are no layer's, and the list of layers: the house's name and the usual one here.
+const ROOT_NAMES: &[(&str, &str)] = &[("token_embd", "embed_tokens"), ("output_norm", "norm"), ("layers", "layers")];
 
 const ROOTS: &[Root] = &[
     Root { prefix: "model.", head: "lm_head" },
     Root { prefix: "language_model.model.", head: "language_model.lm_head" },
     Root { prefix: "model.language_model.", head: "lm_head" },
+    Root { prefix: "transformer.", head: "lm_head" },
+    Root { prefix: "gpt_neox.", head: "lm_head" },
     Root { prefix: "", head: "lm_head" },
 ];
 
 impl Root {
     /// Where the embedding is; the usual place when it is missing.
-    pub(crate) fn of(checkpoint: &Checkpoint) -> Root {
-        let has = |root: &&Root| checkpoint.tensor(&format!("{}embed_tokens.weight", root.prefix)).is_some();
+    pub(crate) fn of(checkpoint: &Checkpoint, architecture: &Architecture) -> Root {
+        let has = |root: &&Root| {
+            let name = root.name(architecture, "token_embd");
+            name.is_some_and(|name| checkpoint.tensor(&format!("{name}.weight")).is_some())
+        };
         ROOTS.iter().find(has).copied().unwrap_or(Root { prefix: "model.", head: "lm_head" })
+    }
+
+    /// A tensor that is no layer's, or the list of layers.
+    fn name(&self, architecture: &Architecture, house: &str) -> Option<String> {
+        let own = architecture.renamed.iter().find(|(name, _)| *name == house).map(|&(_, own)| own);
+        if house == "output" {
+            return Some(own.unwrap_or(self.head).to_owned());
+        }
+        let usual = || ROOT_NAMES.iter().find(|(name, _)| *name == house).map(|&(_, usual)| usual);
+        own.or_else(usual).map(|name| format!("{}{name}", self.prefix))
+    }
+
+    /// What the names of tensors in layers begin with.
+    pub(crate) fn layers(&self, architecture: &Architecture) -> String {
+        format!("{}.", self.name(architecture, "layers").unwrap_or_default())
     }
 }
 
 /// Names of the house's tensor `name` below `root`, likeliest first; none when there is no such tensor here.
 pub(crate) fn tensor(root: Root, architecture: &Architecture, name: &str) -> Vec<String> {
     let Some((base, kind)) = name.rsplit_once('.') else { return Vec::new() };
-    let prefix = root.prefix;
-    match base {
-        "token_embd" => return vec![format!("{prefix}embed_tokens.{kind}")],
-        "output_norm" => return vec![format!("{prefix}norm.{kind}")],
-        "output" => return vec![format!("{}.{kind}", root.head)],
-        _ => {}
-    }
     let Some((layer, part)) = base.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
-        return Vec::new();
+        return root.name(architecture, base).map(|name| format!("{name}.{kind}")).into_iter().collect();
     };
-    let renamed =
-        architecture.renamed.iter().find(|(house, _)| *house == part).map(|(_, name)| std::slice::from_ref(name));
-    let usual = || LAYER_TENSORS.iter().find(|(house, _)| *house == part).map(|(_, names)| *names);
-    let names = renamed.or_else(usual).unwrap_or_default();
-    names.iter().map(|name| format!("{prefix}layers.{layer}.{name}.{kind}")).collect()
+    let layers = root.layers(architecture);
+    let whole = format!("{part}.{kind}");
+    for (house, end) in [(whole.as_str(), String::new()), (part, format!(".{kind}"))] {
+        let mut names: Vec<&str> = architecture.renamed.iter().filter(|(h, _)| *h == house).map(|&(_, n)| n).collect();
+        if names.is_empty() {
+            names.extend(LAYER_TENSORS.iter().filter(|(h, _)| *h == house).flat_map(|(_, names)| *names));
+        }
+        if !names.is_empty() {
+            return names.iter().map(|name| format!("{layers}{layer}.{name}{end}")).collect();
+        }
+    }
+    Vec::new()
 }
 
 /// The name of piece `index` of a tensor that is stored in pieces; of others the name as it is.

@@ -4,14 +4,14 @@
 //! from here), how a file spells a key (`convention.rs`), and the shapes of tensors (`load.rs`, derived from these
 //! numbers). Keys are those of the GGUF specification, and beside them those that only `hugging_face.rs` has names for.
 
-use crate::architecture::{NormPlaces, WindowPattern};
+use crate::architecture::{NormPlaces, WindowPattern, WindowedRope};
 use crate::convention::{Convention, Names};
 use crate::hugging_face;
 use crate::keys::Keys;
 use crate::rope::RopeParams;
 use crate::{Architecture, Error, Result};
 use checkpoint::Checkpoint;
-use compute::RouterRule;
+use compute::{Activation, NormKind, RouterGroups, RouterRule};
 
 /// Layers at most.
 const MAX_LAYERS: usize = 4096;
@@ -67,6 +67,22 @@ impl LayerParams {
     }
 }
 
+/// Latent attention (DeepSeek-V2): the widths of its parts. Its layers have one K/V head: the part of a key that rotates
+/// and the latent as key, the latent as value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentParams {
+    /// Width of Q between its two matrices; none: it has one.
+    pub q_rank: Option<usize>,
+    /// Width of the latent.
+    pub rank: usize,
+    /// Elements of a query head that rotate.
+    pub rope_dim: usize,
+    /// The other elements.
+    pub nope_dim: usize,
+    /// Width of a head's result.
+    pub v_dim: usize,
+}
+
 /// The mixture of experts, if the model has one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpertParams {
@@ -74,6 +90,8 @@ pub struct ExpertParams {
     pub n_experts: usize,
     /// Width of one expert.
     pub n_ff: usize,
+    /// Width of the expert that every token passes, if there is one.
+    pub shared_n_ff: Option<usize>,
     /// How they are chosen and weighted.
     pub rule: RouterRule,
 }
@@ -93,10 +111,20 @@ pub struct HyperParams {
     pub n_layers: usize,
     /// One entry per layer.
     pub layers: Vec<LayerParams>,
+    /// Latent attention, in models that have it.
+    pub latent: Option<LatentParams>,
     /// Experts, for the layers that have their tensors.
     pub experts: Option<ExpertParams>,
+    /// What layers apply between their products.
+    pub activation: Activation,
+    /// Whether attention and feed-forward of a layer read the same input.
+    pub parallel: bool,
     /// Added under the root of every norm.
     pub norm_eps: f32,
+    /// Queries, keys and values are cut to ± this.
+    pub clamp: Option<f32>,
+    /// The steepest of ALiBi's slopes is 2 to minus this by the number of heads.
+    pub alibi: Option<f32>,
     /// Rotary position embedding.
     pub rope: RopeParams,
     /// Multiplied into the embeddings.
@@ -121,39 +149,61 @@ impl HyperParams {
         let keys = Keys::new(checkpoint.metadata())?;
         let architecture = keys.architecture();
         refuse_what_is_not_built(&keys)?;
+        let names = Names::new(checkpoint, keys.convention, architecture);
         let width = keys.required("embedding_length", MAX_WIDTH)?;
         let n_layers = keys.required("block_count", MAX_LAYERS)?;
-        let n_vocab = n_vocab(checkpoint, &keys, width)?;
+        let n_vocab = n_vocab(checkpoint, &keys, &names, width)?;
         let context_length = keys.required("context_length", MAX_CONTEXT)?;
-        let layers = layers(&keys, architecture, n_layers, width)?;
+        let latent = latent(&keys)?;
+        let mut layers = layers(&keys, &names, n_layers, width)?;
+        if let Some(latent) = &latent {
+            for layer in &mut layers {
+                (layer.n_kv_heads, layer.head_dim, layer.v_head_dim) = (1, latent.rope_dim + latent.rank, latent.rank);
+                let widest = layer.head_dim.max(latent.rope_dim + latent.nope_dim).max(latent.v_dim);
+                if layer.n_heads.checked_mul(widest).is_none_or(|dim| dim > MAX_WIDTH) {
+                    let why = format!("that many heads of {widest} are too wide");
+                    return Err(keys.bad("attention.head_count", layer.n_heads, &why));
+                }
+            }
+        }
         let first = layers.first().ok_or_else(|| keys.bad("block_count", "0", "a model has layers"))?;
         let scale_width = match keys.factor("attention.scale_divisor_squared")? {
             Some(given) => given,
             None if architecture.width_scaled_queries_at == Some(n_layers) => width as f32 / first.n_heads as f32,
-            None => first.head_dim as f32,
+            None => latent.as_ref().map_or(first.head_dim, |l| l.rope_dim + l.nope_dim) as f32,
         };
-        let logit_scale = keys.factor("logit_scale")?.unwrap_or(1.0);
+        let rotating = latent.as_ref().map_or(first.head_dim, |l| l.rope_dim);
+        let rope = RopeParams::read(&keys, rotating, context_length)?;
+        let sharpness = if latent.is_some() { rope.score_factor } else { 1.0 };
+        let by_width = keys.factor("logit_base_width")?.map(|base| width as f32 / base);
+        let logit_scale = keys.factor("logit_scale")?.or(by_width).unwrap_or(1.0);
+        let by_depth = keys.factor("residual_scale_of_depth")?.map(|scale| scale / (n_layers as f32).sqrt());
         Ok(HyperParams {
             architecture,
             n_vocab,
             context_length,
             width,
             n_layers,
-            experts: experts(&keys)?,
+            experts: experts(&keys, &names, n_layers)?,
+            activation: activation(&keys)?,
+            parallel: keys.flag("use_parallel_residual")?.unwrap_or(architecture.parallel),
             norm_eps: norm_eps(&keys)?,
-            rope: RopeParams::read(&keys, first.head_dim, context_length)?,
+            clamp: keys.factor("attention.clamp_kqv")?,
+            alibi: alibi(&keys)?,
+            rope,
             embedding_scale: match keys.factor("embedding_scale")? {
                 Some(scale) => scale,
                 None if architecture.root_width_embedding => (width as f32).sqrt(),
                 None => 1.0,
             },
-            attention_scale: keys.factor("attention.scale")?.unwrap_or(1.0 / scale_width.sqrt()),
+            attention_scale: keys.factor("attention.scale")?.unwrap_or(sharpness / scale_width.sqrt()),
             attention_softcap: keys.factor_or("attn_logit_softcapping", architecture.default_attention_softcap)?,
-            residual_scale: keys.factor("residual_scale")?.unwrap_or(1.0),
+            residual_scale: keys.factor("residual_scale")?.or(by_depth).unwrap_or(1.0),
             logit_scale: if architecture.logit_scale_divides { 1.0 / logit_scale } else { logit_scale },
             logit_softcap: keys.factor_or("final_logit_softcapping", architecture.default_logit_softcap)?,
             tied_embeddings: keys.flag("tied_embeddings")?,
             layers,
+            latent,
         })
     }
 
@@ -175,22 +225,36 @@ fn refuse_what_is_not_built(keys: &Keys<'_>) -> Result<()> {
         let how: String = how.chars().take(64).collect();
         return Err(Error::Unsupported { what: format!("a model quantized{how} ({})", keys.full("quantization")) });
     }
-    let Some(name) = keys.word("activation")? else { return Ok(()) };
-    if hugging_face::activation(name) == Some(keys.architecture().activation) {
-        return Ok(());
+    Ok(())
+}
+
+/// The activation that the file names; one that has no name is the family's.
+fn activation(keys: &Keys<'_>) -> Result<Activation> {
+    let own = keys.architecture().activation;
+    let Some(name) = keys.word("activation")?.filter(|_| hugging_face::has_name(own)) else { return Ok(own) };
+    hugging_face::activation(name).ok_or_else(|| {
+        let name: String = name.chars().take(64).collect();
+        Error::Unsupported { what: format!("the activation {name:?} ({})", keys.full("activation")) }
+    })
+}
+
+/// ALiBi's number, where positions come by it.
+fn alibi(keys: &Keys<'_>) -> Result<Option<f32>> {
+    let key = "attention.alibi";
+    match (keys.flag(key)?, keys.architecture().has_rope) {
+        (Some(true), true) => Err(Error::Unsupported { what: format!("ALiBi in this family ({})", keys.full(key)) }),
+        (Some(false), _) | (_, true) => Ok(None),
+        (_, false) => keys.factor("attention.max_alibi_bias"),
     }
-    let name: String = name.chars().take(64).collect();
-    Err(Error::Unsupported { what: format!("the activation {name:?} ({}) in this family", keys.full("activation")) })
 }
 
 /// Rows of the embedding, whose other dimension must be the width.
-fn n_vocab(checkpoint: &Checkpoint, keys: &Keys<'_>, width: usize) -> Result<usize> {
-    let names = Names::new(checkpoint, keys.convention, keys.architecture());
+fn n_vocab(checkpoint: &Checkpoint, keys: &Keys<'_>, names: &Names<'_>, width: usize) -> Result<usize> {
     let name = "token_embd.weight";
     let hint = if checkpoint.tensors().is_empty() { "the file holds a vocabulary and no model" } else { "" };
     let info = names.find(name).ok_or_else(|| Error::MissingTensor { name: names.spelled(name), hint })?;
     let wanted = match keys.convention {
-        Convention::House => None,
+        Convention::House | Convention::Meta => None,
         Convention::HuggingFace => keys.count("vocab_rows", MAX_VOCAB)?,
     };
     match *info.shape.dims() {
@@ -207,16 +271,25 @@ fn n_vocab(checkpoint: &Checkpoint, keys: &Keys<'_>, width: usize) -> Result<usi
 }
 
 fn norm_eps(keys: &Keys<'_>) -> Result<f32> {
-    let key = "attention.layer_norm_rms_epsilon";
+    let key = match keys.architecture().norm {
+        NormKind::Rms => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
+    };
     let eps = keys.float(key)?.ok_or_else(|| keys.missing(key))?;
     if (0.0..1.0).contains(&eps) { Ok(eps) } else { Err(keys.bad(key, eps, "it must be at least 0 and below 1")) }
 }
 
-fn layers(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize, width: usize) -> Result<Vec<LayerParams>> {
+fn layers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> Result<Vec<LayerParams>> {
+    let architecture = keys.architecture();
     let heads = keys.per_layer("attention.head_count", n_layers, 1, MAX_HEADS)?;
     let n_heads = heads.ok_or_else(|| keys.missing("attention.head_count"))?;
     let kv_key = "attention.head_count_kv";
-    let n_kv_heads = keys.per_layer(kv_key, n_layers, 1, MAX_HEADS)?.unwrap_or_else(|| n_heads.clone());
+    let one_for_all =
+        keys.flag("attention.multi_query")? == Some(true) && keys.flag("attention.grouped")? != Some(true);
+    let n_kv_heads = match keys.per_layer(kv_key, n_layers, 1, MAX_HEADS)? {
+        _ if one_for_all => vec![1; n_layers],
+        given => given.unwrap_or_else(|| n_heads.clone()),
+    };
     let by_division = n_heads.first().map_or(0, |n| width / n);
     let head_dim = keys.count("attention.key_length", MAX_WIDTH)?.unwrap_or(by_division);
     let v_head_dim = keys.count("attention.value_length", MAX_WIDTH)?.unwrap_or(by_division);
@@ -225,11 +298,14 @@ fn layers(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize, width: 
     }
     let n_ff = match keys.per_layer("feed_forward_length", n_layers, 0, MAX_WIDTH)? {
         Some(n_ff) => n_ff,
+        None if keys.convention != Convention::House => n_ff_of_tensors(names, n_layers, width),
         None if keys.count("expert_count", MAX_HEADS)?.is_some() => vec![0; n_layers],
         None => return Err(keys.missing("feed_forward_length")),
     };
     let windows = windows(keys, architecture, n_layers)?;
     let rotating = keys.list("rope.layers", n_layers)?;
+    let has_windows = windows.iter().any(|(window, _)| window.is_some());
+    let only_windowed = has_windows && architecture.windowed_rope == WindowedRope::Only;
     let none_every = keys.count("rope.none_every", MAX_LAYERS)?.or(architecture.no_rope_every);
     let mut layers = Vec::with_capacity(n_layers);
     for (i, (((n_heads, n_kv_heads), n_ff), (window, local))) in
@@ -246,12 +322,42 @@ fn layers(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize, width: 
             ));
         }
         let rotates = match &rotating {
+            _ if !architecture.has_rope => false,
             Some(flags) => flags.get(i).is_none_or(|&flag| flag != 0),
+            None if only_windowed => window.is_some(),
             None => none_every.is_none_or(|every| (i + 1) % every != 0),
         };
         layers.push(LayerParams { n_heads, n_kv_heads, head_dim, v_head_dim, n_ff, window, local, rotates });
     }
     Ok(layers)
+}
+
+/// The parts of latent attention, where the file has them.
+fn latent(keys: &Keys<'_>) -> Result<Option<LatentParams>> {
+    let Some(rank) = keys.count("attention.kv_lora_rank", MAX_WIDTH)? else { return Ok(None) };
+    let rope_dim = keys.required("rope.dimension_count", MAX_WIDTH)?;
+    let in_either = |one: &str, other: &str| -> Result<usize> {
+        match keys.count(one, MAX_WIDTH)? {
+            Some(n) => Ok(n),
+            None => keys.required(other, MAX_WIDTH),
+        }
+    };
+    let nope_dim = match keys.count("attention.key_length_nope", MAX_WIDTH)? {
+        Some(n) => n,
+        None => {
+            let (key, whole) = ("attention.key_length", in_either("attention.key_length_mla", "attention.key_length")?);
+            let why = format!("it must be above the {rope_dim} elements that rotate");
+            whole.checked_sub(rope_dim).filter(|&n| n > 0).ok_or_else(|| keys.bad(key, whole, &why))?
+        }
+    };
+    let v_dim = in_either("attention.value_length_mla", "attention.value_length")?;
+    Ok(Some(LatentParams { q_rank: keys.count("attention.q_lora_rank", MAX_WIDTH)?, rank, rope_dim, nope_dim, v_dim }))
+}
+
+/// Widths of dense blocks as their tensors have them; 0 where there is none.
+fn n_ff_of_tensors(names: &Names<'_>, n_layers: usize, width: usize) -> Vec<usize> {
+    let down = |i: usize| names.find(&format!("blk.{i}.ffn_down.weight"));
+    (0..n_layers).map(|i| down(i).map_or(0, |info| info.shape.elements() / width).min(MAX_WIDTH)).collect()
 }
 
 /// Window of each layer, and whether it is local. Only families whose windowed layers are among others have local ones.
@@ -262,7 +368,8 @@ fn windows(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize) -> Res
     };
     let is_on = keys.flag("attention.sliding_window_on")?.unwrap_or(true);
     let Some(window) = window.filter(|_| is_on) else { return Ok(vec![(None, false); n_layers]) };
-    let local = architecture.window_pattern != WindowPattern::Every;
+    let local =
+        architecture.window_pattern != WindowPattern::Every && architecture.windowed_rope == WindowedRope::Apart;
     let of = |windowed: bool| if windowed { (Some(window), local) } else { (None, false) };
     if let Some(types) = keys.words("attention.layer_types", n_layers)? {
         let windowed = types.iter().map(|name| {
@@ -289,7 +396,7 @@ fn windows(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize) -> Res
     Ok(windowed.map(of).collect())
 }
 
-fn experts(keys: &Keys<'_>) -> Result<Option<ExpertParams>> {
+fn experts(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize) -> Result<Option<ExpertParams>> {
     let Some(n_experts) = keys.count_or_zero("expert_count", MAX_HEADS)?.filter(|&n| n > 0) else { return Ok(None) };
     let used_key = "expert_used_count";
     let n_used = keys.required(used_key, MAX_HEADS)?;
@@ -301,25 +408,49 @@ fn experts(keys: &Keys<'_>) -> Result<Option<ExpertParams>> {
         None => keys.required("feed_forward_length", MAX_WIDTH)?,
     };
     let gating_key = "expert_gating_func";
+    let named = keys.word("expert_scoring")?.map(|name| name == "sigmoid");
     let (sigmoid, softmax_after_choice) = match keys.count_or_zero(gating_key, usize::MAX)? {
-        None | Some(0 | 1) => (false, false),
+        None => (named == Some(true), false),
+        Some(0 | 1) => (false, false),
         Some(2) => (true, false),
         Some(3) => (false, true),
         Some(other) => return Err(keys.bad(gating_key, other, "known are 1, 2 and 3")),
     };
-    for (key, what) in [
-        ("expert_shared_count", "a mixture with shared experts"),
-        ("expert_group_count", "a mixture with groups of experts"),
-    ] {
-        if keys.count_or_zero(key, usize::MAX)?.is_some_and(|n| n > usize::from(key == "expert_group_count")) {
-            return Err(Error::Unsupported { what: format!("{what} ({})", keys.full(key)) });
-        }
-    }
-    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(true);
+    // The matrix back to the width has the same rows in every family, fused or not.
+    let shared = (0..n_layers).find_map(|i| names.find(&format!("blk.{i}.ffn_down_shexp.weight")));
+    let shared_n_ff = shared.map(|info| info.shape.row_len());
+    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(keys.architecture().normalizes_experts);
     let scale = keys.factor("expert_weights_scale")?.unwrap_or(1.0);
     Ok(Some(ExpertParams {
         n_experts,
         n_ff,
-        rule: RouterRule { n_used, sigmoid, softmax_after_choice, normalize, scale },
+        shared_n_ff,
+        rule: RouterRule {
+            n_used,
+            sigmoid,
+            softmax_after_choice,
+            normalize,
+            scale,
+            groups: groups(keys, n_experts, n_used, sigmoid)?,
+        },
     }))
+}
+
+/// Groups of which only the best take part in the choice of `n_used` experts.
+fn groups(keys: &Keys<'_>, n_experts: usize, n_used: usize, sigmoid: bool) -> Result<Option<RouterGroups>> {
+    let (key, used_key) = ("expert_group_count", "expert_group_used_count");
+    let Some(n_groups) = keys.count_or_zero(key, MAX_HEADS)?.filter(|&n| n > 1) else { return Ok(None) };
+    if keys.word("expert_choice")? == Some("greedy") {
+        return Ok(None);
+    }
+    if !n_experts.is_multiple_of(n_groups) {
+        return Err(keys.bad(key, n_groups, &format!("it must divide the {n_experts} experts")));
+    }
+    // DeepSeek V3's groups count by their two best, V2's by their best.
+    let (each, n_best) = (n_experts / n_groups, if sigmoid { 2 } else { 1 });
+    let used = keys.required(used_key, n_groups)?;
+    if n_best > each || n_used > used * each {
+        return Err(keys.bad(used_key, used, &format!("groups of {each} experts are too small to choose {n_used}")));
+    }
+    Ok(Some(RouterGroups { n_groups, n_used: used, n_best }))
 }

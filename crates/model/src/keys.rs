@@ -44,7 +44,7 @@ impl<'a> Keys<'a> {
         let full = self.full(key);
         let default = match self.metadata.get(&full) {
             Some(_) => None,
-            None => self.convention.default(self.architecture, key),
+            None => self.convention.default(self.metadata, self.architecture, key),
         };
         (full, default)
     }
@@ -75,11 +75,23 @@ impl<'a> Keys<'a> {
     /// A count from 0 to `max`.
     pub(crate) fn count_or_zero(&self, key: &str, max: usize) -> Result<Option<usize>> {
         let (full, default) = self.or_default(key);
-        let Some(value) = self.metadata.u64(&full)?.or(default.map(|d| d as u64)) else { return Ok(None) };
+        let given = match self.uniform(&full) {
+            Some(value) => Some(value),
+            None => self.metadata.u64(&full)?,
+        };
+        let Some(value) = given.or(default.map(|d| d as u64)) else { return Ok(None) };
         match usize::try_from(value) {
             Ok(n) if n <= max => Ok(Some(n)),
             _ => Err(self.bad(key, value, &format!("it must be at most {max}"))),
         }
+    }
+
+    /// The number that a list repeats: some files give one per layer of what the family has once.
+    fn uniform(&self, full: &str) -> Option<u64> {
+        let Some(Value::Array(array)) = self.metadata.get(full) else { return None };
+        let mut values = array.iter().map(|value| value.as_integer().and_then(|v| u64::try_from(v).ok()));
+        let first = values.next()??;
+        values.all(|value| value == Some(first)).then_some(first)
     }
 
     /// A count from `min` to `max` for each layer: one number for all, or a list of them.
@@ -154,7 +166,7 @@ impl<'a> Keys<'a> {
         let (full, default) = self.or_default(key);
         let value = match self.metadata.get(&full).and_then(Value::as_integer) {
             // JSON writes 10000.0 as 10000.
-            Some(integer) if self.convention == Convention::HuggingFace => Some(integer as f32),
+            Some(integer) if self.convention != Convention::House => Some(integer as f32),
             _ => self.metadata.f32(&full)?,
         };
         match value.or(default.map(|d| d as f32)) {

@@ -3,8 +3,8 @@
 //! What belongs here: families as records, the numbers of a model and their validation, the memory plan, loading, the
 //! forward pass. What does not: file formats, kernels, tokens and templates, scheduling and sampling.
 //!
-//! Floor 2: imports only `tensor`, `checkpoint` and `compute`. Knows the names and weight conventions of GGUF and of
-//! Hugging Face, told by the metadata, but no file format and no device by name.
+//! Floor 2: imports only `tensor`, `checkpoint` and `compute`. Knows the names and weight conventions of GGUF, of Hugging
+//! Face and of Meta, told by the metadata, but no file format and no device by name.
 #![forbid(unsafe_code)]
 
 mod arch;
@@ -18,17 +18,18 @@ mod hugging_face;
 mod hyper;
 mod keys;
 mod load;
+mod meta;
 mod plan;
 mod rope;
 mod scratch;
 mod weights;
 
-pub use architecture::{Architecture, NormPlaces, WindowPattern};
+pub use architecture::{Architecture, ExpertOrder, NormPlaces, WindowPattern, WindowedRope};
 pub use batch::Batch;
 pub use cache::{kv_bytes, kv_spec};
 pub use decoder::{Decoder, MemoryUse};
 pub use error::{Error, Result};
-pub use hyper::{ExpertParams, HyperParams, LayerParams};
+pub use hyper::{ExpertParams, HyperParams, LatentParams, LayerParams};
 pub use load::{LoadOptions, LoadProgress};
 pub use plan::{MemoryPlan, PlanRow};
 pub use rope::{RopeParams, RopeScaling};

@@ -65,6 +65,8 @@ pub struct RopeParams {
     pub scaling: RopeScaling,
     /// Multiplied into rotated values besides what the scaling asks for.
     pub attention_factor: f64,
+    /// Multiplied into attention scores by models that leave this to the scores (DeepSeek).
+    pub score_factor: f32,
     /// Positions of the first training, before any extension.
     pub original_context: usize,
     /// LongRoPE's divisors for contexts up to the original one and beyond, where they are numbers and not tensors.
@@ -74,6 +76,9 @@ pub struct RopeParams {
 impl RopeParams {
     /// Reads and validates the keys `rope.*`.
     pub(crate) fn read(keys: &Keys<'_>, head_dim: usize, context_length: usize) -> Result<RopeParams> {
+        if !keys.architecture().has_rope {
+            return Ok(RopeParams::none(context_length));
+        }
         let dims_key = "rope.dimension_count";
         let n_dims = match (keys.count(dims_key, usize::MAX)?, keys.factor("rope.dimension_fraction")?) {
             (Some(n_dims), _) => n_dims,
@@ -103,13 +108,29 @@ impl RopeParams {
         Ok(RopeParams {
             pairing: keys.convention.pairing(keys.architecture()),
             n_dims,
-            base: base("rope.freq_base")?.unwrap_or(10_000.0),
+            base: base("rope.freq_base")?.unwrap_or(10_000.0) * base_factor(keys, n_dims)?,
             local_base: base("rope.freq_base_swa")?.or(keys.architecture().default_local_rope_base),
             scaling,
             attention_factor,
+            score_factor: score_factor(keys, scaling)?,
             original_context: original_context.unwrap_or(context_length),
             divisors,
         })
+    }
+
+    /// Those of a model without.
+    fn none(context_length: usize) -> RopeParams {
+        RopeParams {
+            pairing: RopePairing::Halves,
+            n_dims: 0,
+            base: 10_000.0,
+            local_base: None,
+            scaling: RopeScaling::None,
+            attention_factor: 1.0,
+            score_factor: 1.0,
+            original_context: context_length,
+            divisors: None,
+        }
     }
 
     /// Radians per position of each pair, `[n_dims / 2]`, for a context of `context_length` positions, divided by
@@ -200,7 +221,8 @@ fn attention_factor(
 ) -> Result<f64> {
     let given = keys.factor("rope.scaling.attn_factor")?.map(f64::from);
     if keys.convention == Convention::House {
-        return Ok(given.unwrap_or(1.0));
+        let in_scores = keys.has(SCORES_KEY);
+        return Ok(if in_scores { 1.0 / magnitude_of(scaling) } else { given.unwrap_or(1.0) });
     }
     let whole = match (given, scaling) {
         (Some(given), RopeScaling::Yarn { .. } | RopeScaling::LongRope) => given,
@@ -223,6 +245,19 @@ fn attention_factor(
     Ok(whole / magnitude_of(scaling))
 }
 
+/// YaRN's magnitude where it belongs to the scores: GGUF has a tenth of its weight.
+const SCORES_KEY: &str = "rope.scaling.yarn_log_multiplier";
+
+/// The square of YaRN's magnitude with a weight of its own, where the file gives that.
+fn score_factor(keys: &Keys<'_>, scaling: RopeScaling) -> Result<f32> {
+    let RopeScaling::Yarn { factor, .. } = scaling else { return Ok(1.0) };
+    let weight = match keys.convention {
+        Convention::HuggingFace => keys.factor("rope.scaling.magnitude_all")?.map(f64::from),
+        Convention::House | Convention::Meta => keys.factor(SCORES_KEY)?.map(|tenth| f64::from(tenth) * 10.0),
+    };
+    Ok(weight.map_or(1.0, |weight| yarn_magnitude(factor, weight).powi(2)) as f32)
+}
+
 /// LongRoPE's two lists of `len` divisors, each above 0. Error: one without the other, or not of that length.
 fn divisors(keys: &Keys<'_>, len: usize) -> Result<Option<[Vec<f32>; 2]>> {
     let [short_key, long_key] = ["rope.scaling.short_factor", "rope.scaling.long_factor"];
@@ -241,6 +276,13 @@ fn divisors(keys: &Keys<'_>, len: usize) -> Result<Option<[Vec<f32>; 2]>> {
     }
 }
 
+/// What the base is multiplied with once and for all contexts: a dynamic scaling whose `alpha` is given (Hunyuan).
+fn base_factor(keys: &Keys<'_>, n_dims: usize) -> Result<f64> {
+    let Some(alpha) = keys.factor("rope.scaling.alpha")? else { return Ok(1.0) };
+    let n_dims = n_dims as f64;
+    Ok(if n_dims > 2.0 { f64::from(alpha).powf(n_dims / (n_dims - 2.0)) } else { 1.0 })
+}
+
 fn unscaled(base: f64, pair: usize, n_dims: usize) -> f64 {
     base.powf(-((2 * pair) as f64) / n_dims as f64)
 }
@@ -253,7 +295,9 @@ fn scaling(keys: &Keys<'_>) -> Result<RopeScaling> {
         None => keys.factor("rope.scale_linear")?,
     };
     let factor = factor.map_or(1.0, f64::from);
-    match keys.word(type_key)?.map(hugging_face::rope_type) {
+    let by_flag = keys.flag("rope.scaling.bands")?.filter(|&is_set| is_set).map(|_| "bands");
+    match keys.word(type_key)?.map(hugging_face::rope_type).or(by_flag) {
+        Some("dynamic") if keys.factor("rope.scaling.alpha")?.is_some() => Ok(RopeScaling::None),
         None | Some("linear") if factor == 1.0 => Ok(RopeScaling::None),
         None | Some("linear") => Ok(RopeScaling::Linear { factor }),
         Some("none") => Ok(RopeScaling::None),
@@ -293,6 +337,7 @@ mod tests {
             local_base: Some(100.0),
             scaling,
             attention_factor: 1.0,
+            score_factor: 1.0,
             original_context: 2048,
             divisors: None,
         }

@@ -9,6 +9,7 @@ const MAX_LOGITS: usize = 4 << 20;
 /// Elements of each scratch buffer, and the bytes of all memory for one pass.
 pub(crate) struct ScratchSizes {
     residual: usize,
+    spare: usize,
     q: usize,
     attention: usize,
     n_logit_rows: usize,
@@ -25,18 +26,23 @@ impl ScratchSizes {
         let rows_of = |dim: usize| dim.checked_mul(max_rows).ok_or_else(overflow);
         let widest = |dim: fn(&LayerParams) -> usize| hyper.layers.iter().map(dim).max().unwrap_or(0);
         let residual = rows_of(hyper.width)?;
-        let q = rows_of(widest(LayerParams::q_dim))?;
+        // Results of latent attention take the place of its queries, once these are used up.
+        let v_dim = hyper.latent.as_ref().map_or(0, |latent| latent.v_dim);
+        let n_heads = widest(|layer| layer.n_heads);
+        let q = rows_of(widest(LayerParams::q_dim).max(n_heads * v_dim))?;
         let attention = rows_of(widest(LayerParams::attention_dim))?;
         let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows);
         let logits = n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?;
-        let dense = rows_of(widest(|layer| layer.n_ff))?;
+        let shared_n_ff = hyper.experts.as_ref().and_then(|e| e.shared_n_ff);
+        let spare = if hyper.parallel || shared_n_ff.is_some() { residual } else { 0 };
+        let dense = rows_of(widest(|layer| layer.n_ff).max(shared_n_ff.unwrap_or(0)))?;
         let slots = hyper.experts.as_ref().map_or((0, 0), |e| (e.rule.n_used, e.n_ff));
         let chosen = rows_of(slots.0)?;
         let hidden = chosen.checked_mul(slots.1).ok_or_else(overflow)?.max(dense);
         let outputs = chosen.checked_mul(hyper.width).ok_or_else(overflow)?;
-        let parts = [residual, residual, q, attention, logits, residual, hidden, hidden, outputs];
+        let parts = [residual, residual, spare, q, attention, logits, residual, hidden, hidden, outputs];
         let bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
-        Ok(ScratchSizes { residual, q, attention, n_logit_rows, logits, bytes: bytes.ok_or_else(overflow)? })
+        Ok(ScratchSizes { residual, spare, q, attention, n_logit_rows, logits, bytes: bytes.ok_or_else(overflow)? })
     }
 
     /// Takes that memory from the device.
@@ -44,6 +50,7 @@ impl ScratchSizes {
         Ok(Scratch {
             x: device.alloc(self.residual)?,
             y: device.alloc(self.residual)?,
+            spare: device.alloc(self.spare)?,
             q: device.alloc(self.q)?,
             attention: device.alloc(self.attention)?,
             logits: device.alloc(self.logits)?,
@@ -61,6 +68,8 @@ pub(crate) struct Scratch {
     pub(crate) x: Buffer,
     /// The residual stream within a block, between attention and feed-forward.
     pub(crate) y: Buffer,
+    /// A third of their size, for models whose layers have two branches; else empty.
+    pub(crate) spare: Buffer,
     /// Queries, `[max_rows, n_heads · head_dim]`.
     pub(crate) q: Buffer,
     /// Attention's result, `[max_rows, n_heads · v_head_dim]`.

@@ -5,6 +5,10 @@ use compute::{Norm, Projection, Rope, RouterRule, Weight};
 /// All weights of a model.
 pub(crate) struct Weights {
     pub(crate) embedding: Weight,
+    /// Added to the embeddings by position, `[context_length, width]`.
+    pub(crate) positions: Option<Weight>,
+    /// ALiBi's, `[n_heads]`.
+    pub(crate) slopes: Option<Weight>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) output_norm: Norm,
     pub(crate) head: Projection,
@@ -13,12 +17,8 @@ pub(crate) struct Weights {
 /// The weights of one layer.
 pub(crate) struct Block {
     pub(crate) attn_norm: Option<Norm>,
-    pub(crate) q: Projection,
-    pub(crate) k: Projection,
-    pub(crate) v: Projection,
-    pub(crate) q_norm: Option<Norm>,
-    pub(crate) k_norm: Option<Norm>,
-    pub(crate) rope: Option<Rope>,
+    pub(crate) attention: AttentionWeights,
+    pub(crate) sinks: Option<Weight>,
     pub(crate) o: Projection,
     pub(crate) attn_post_norm: Option<Norm>,
     pub(crate) ffn_norm: Option<Norm>,
@@ -26,15 +26,46 @@ pub(crate) struct Block {
     pub(crate) ffn_post_norm: Option<Norm>,
 }
 
+/// What makes queries, keys and values.
+#[allow(clippy::large_enum_variant, reason = "one per layer, all of the same variant")]
+pub(crate) enum AttentionWeights {
+    Plain {
+        q: Projection,
+        k: Projection,
+        v: Projection,
+        q_norm: Option<Norm>,
+        k_norm: Option<Norm>,
+        rope: Option<Rope>,
+    },
+    /// DeepSeek's; what is what stands at [`compute::LatentQkv`].
+    Latent {
+        q_down: Option<(Projection, Norm)>,
+        q: Projection,
+        kv_down: Projection,
+        latent_norm: Norm,
+        k_up: Projection,
+        /// `[n_heads, v_dim, rank]`: makes each head's result of a mixture of latents.
+        v_up: Projection,
+        rope: Rope,
+    },
+}
+
+/// A dense feed-forward block.
+pub(crate) struct DenseWeights {
+    pub(crate) gate: Option<Projection>,
+    pub(crate) up: Projection,
+    pub(crate) down: Projection,
+    /// How much of its result counts, by token.
+    pub(crate) output_gate: Option<Weight>,
+}
+
 /// The weights of a layer's second half.
 #[allow(clippy::large_enum_variant, reason = "one per layer, all of the same variant as a rule")]
 pub(crate) enum FeedForwardWeights {
-    Dense {
-        gate: Projection,
-        up: Projection,
-        down: Projection,
-    },
+    Dense(DenseWeights),
     Experts {
+        /// What every token passes, besides the chosen ones.
+        shared: Option<DenseWeights>,
         rule: RouterRule,
         router: Projection,
         choice_bias: Option<Weight>,

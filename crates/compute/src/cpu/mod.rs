@@ -17,8 +17,8 @@ mod weight;
 pub use simd::Isa;
 
 use crate::{
-    Attend, Buffer, Device, DeviceInfo, Epilogue, Error, Experts, FeedForward, KvCache, KvSpec, Logits, Norm,
-    Precision, Projection, Qkv, Result, Rows, Weight, WeightUse,
+    Attend, Buffer, Device, DeviceInfo, Epilogue, Error, Experts, FeedForward, KvCache, KvSpec, LatentQkv, Logits,
+    Norm, Precision, Projection, Qkv, Result, Rows, Weight, WeightUse,
 };
 use memory::Memory;
 use op::Work;
@@ -134,8 +134,15 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    fn embed(&self, table: &Weight, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<()> {
-        op::embed::embed(&mut self.work(), table, tokens, scale, out)
+    fn embed(
+        &self,
+        table: &Weight,
+        tokens: &[u32],
+        scale: f32,
+        residual: Option<&Buffer>,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        op::embed::embed(&mut self.work(), table, tokens, scale, residual, out)
     }
 
     fn norm(&self, x: &Buffer, n_rows: usize, width: usize, norm: &Norm, out: &mut Buffer) -> Result<()> {
@@ -164,6 +171,22 @@ impl Device for CpuDevice {
         q: &mut Buffer,
     ) -> Result<()> {
         op::qkv::qkv(&mut self.work(), x, rows, args, cache, layer, q)
+    }
+
+    fn latent_qkv(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &LatentQkv<'_>,
+        cache: &mut KvCache,
+        layer: usize,
+        q: &mut Buffer,
+    ) -> Result<()> {
+        op::latent::latent_qkv(&mut self.work(), x, rows, args, cache, layer, q)
+    }
+
+    fn heads(&self, x: &Buffer, n_rows: usize, stack: &Projection, out: &mut Buffer) -> Result<()> {
+        op::latent::heads(&mut self.work(), x, n_rows, stack, out)
     }
 
     fn attend(

@@ -48,10 +48,10 @@ fn shapes_and_ranges() {
     refused(device.linear(&x, 1, None, &matrix, PLAIN, &mut out), "a matrix where a vector");
     let norm = Norm { kind: NormKind::Rms, weight: Some(vector(&device, &[1.0; 5])), bias: None, eps: 0.0 };
     refused(device.linear(&x, 1, Some(&norm), &layer.projection, PLAIN, &mut out), "vector of 5 elements where 8");
-    refused(device.embed(&layer.projection.weight, &[4], 1.0, &mut device.alloc(8).unwrap()), "token 4");
+    refused(device.embed(&layer.projection.weight, &[4], 1.0, None, &mut device.alloc(8).unwrap()), "token 4");
     refused(device.alloc(usize::MAX), "cannot allocate");
     device.linear(&x, 0, None, &layer.projection, PLAIN, &mut out).unwrap();
-    device.embed(&layer.projection.weight, &[], 1.0, &mut out).unwrap();
+    device.embed(&layer.projection.weight, &[], 1.0, None, &mut out).unwrap();
 }
 
 #[test]
@@ -82,6 +82,7 @@ fn caches_and_rows() {
         softcap: None,
         window: None,
         sinks: None,
+        slopes: None,
     };
     let q = device.alloc(32).unwrap();
     let mut out = device.alloc(32).unwrap();

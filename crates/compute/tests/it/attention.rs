@@ -21,7 +21,10 @@ struct Case {
     pairing: RopePairing,
     n_dims: usize,
     norm_over_all: bool,
+    /// The norms come after RoPE.
+    norm_after_rope: bool,
     clamp: Option<f32>,
+    slopes: bool,
 }
 
 const PLAIN: Case = Case {
@@ -36,7 +39,9 @@ const PLAIN: Case = Case {
     pairing: RopePairing::Halves,
     n_dims: 32,
     norm_over_all: false,
+    norm_after_rope: false,
     clamp: None,
+    slopes: false,
 };
 
 const WIDTH: usize = 48;
@@ -62,6 +67,8 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
         Rope { pairing: case.pairing, n_dims: case.n_dims, frequencies: vector(device, &frequencies), magnitude: 1.25 };
     let sink_values = random(n_heads, 11);
     let sinks = case.sinks.then(|| vector(device, &sink_values));
+    let slope_values: Vec<f32> = (0..n_heads).map(|h| 0.01 * (h + 1) as f32).collect();
+    let slopes = case.slopes.then(|| vector(device, &slope_values));
     let qkv = Qkv {
         norm: Some(&norm.norm),
         q: &q.projection,
@@ -75,6 +82,7 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
         head_dim,
         v_head_dim,
         clamp: case.clamp,
+        norm_after_rope: case.norm_after_rope,
     };
     let attend = Attend {
         n_heads,
@@ -85,6 +93,7 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
         softcap: case.softcap,
         window: case.window,
         sinks: sinks.as_ref(),
+        slopes: slopes.as_ref(),
     };
 
     let n_sequences = passes[0].len();
@@ -129,12 +138,16 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
                     rotate(&mut v, head_dim, &rope, &frequencies, position);
                     v
                 };
-                queries.push((position as usize, rotated(q_norm.apply(&limit(q.apply(0, x))))));
-                histories[s].k[position as usize] = rotated(k_norm.apply(&limit(k.apply(0, x))));
+                let placed = |norm: &TestNorm, v: Vec<f64>| match case.norm_after_rope {
+                    true => norm.apply(&rotated(v)),
+                    false => rotated(norm.apply(&v)),
+                };
+                queries.push((position as usize, placed(&q_norm, limit(q.apply(0, x)))));
+                histories[s].k[position as usize] = placed(&k_norm, limit(k.apply(0, x)));
                 histories[s].v.push(limit(v.apply(0, x)));
             }
             for (position, q) in queries {
-                expected.extend(attention(case, &q, position, &histories[s], 0.3, &sink_values));
+                expected.extend(attention(case, &q, position, &histories[s], 0.3, [&sink_values, &slope_values]));
             }
         }
         let bound = match case.kv {
@@ -150,7 +163,14 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
 }
 
 /// One row, all heads.
-fn attention(case: &Case, q: &[f64], position: usize, history: &History, scale: f64, sinks: &[f32]) -> Vec<f64> {
+fn attention(
+    case: &Case,
+    q: &[f64],
+    position: usize,
+    history: &History,
+    scale: f64,
+    [sinks, slopes]: [&[f32]; 2],
+) -> Vec<f64> {
     let first = (position + 1).saturating_sub(case.window.unwrap_or(usize::MAX));
     let mut out = Vec::new();
     for head in 0..case.n_heads {
@@ -160,7 +180,9 @@ fn attention(case: &Case, q: &[f64], position: usize, history: &History, scale: 
             .map(|p| {
                 let k = &history.k[p][kv_head * case.head_dim..][..case.head_dim];
                 let score = scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>();
-                case.softcap.map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh()).exp()
+                let capped = case.softcap.map_or(score, |c| f64::from(c) * (score / f64::from(c)).tanh());
+                let slope = if case.slopes { f64::from(slopes[head]) } else { 0.0 };
+                (capped - slope * (position - p) as f64).exp()
             })
             .collect();
         let sink = if case.sinks { f64::from(sinks[head]).exp() } else { 0.0 };
@@ -208,6 +230,7 @@ fn rotations_and_norms() {
     check(&Case { pairing: RopePairing::Interleaved, ..PLAIN });
     check(&Case { pairing: RopePairing::Interleaved, n_dims: 16, norm_over_all: true, ..PLAIN });
     check(&Case { n_dims: 12, ..PLAIN });
+    check(&Case { norm_after_rope: true, ..PLAIN });
 }
 
 #[test]
@@ -216,6 +239,8 @@ fn windows_caps_and_sinks() {
         check(&Case { window: Some(window), sinks: window % 2 == 0, ..PLAIN });
     }
     check(&Case { softcap: Some(2.0), ..PLAIN });
+    check(&Case { slopes: true, window: Some(70), ..PLAIN });
+    check(&Case { slopes: true, n_heads: 6, sinks: true, ..PLAIN });
     check(&Case { sinks: true, softcap: Some(0.5), kv: KvType::F16, ..PLAIN });
 }
 

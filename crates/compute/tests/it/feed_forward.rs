@@ -1,16 +1,24 @@
 //! Dense and expert feed-forward blocks.
 
 use crate::{linear::bound, reference::*};
-use compute::{Activation, Device, Epilogue, Experts, FeedForward, NormKind, Precision, RouterRule, cpu::CpuDevice};
+use compute::{
+    Activation, Device, Epilogue, Experts, FeedForward, NormKind, Precision, RouterGroups, RouterRule, cpu::CpuDevice,
+};
 use tensor::DType;
 
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::ReluSquared];
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::Silu,
+    Activation::GeluTanh,
+    Activation::Gelu,
+    Activation::Relu,
+    Activation::ReluSquared,
+    Activation::ClampedSwish,
+];
 
 fn hidden(gate: Option<&Layer>, up: &Layer, activation: Activation, expert: usize, x: &[f64]) -> Vec<f64> {
     let up = up.apply(expert, x);
     match gate {
-        Some(gate) => gate.apply(expert, x).iter().zip(&up).map(|(g, u)| activate(activation, *g) * u).collect(),
+        Some(gate) => gate.apply(expert, x).iter().zip(&up).map(|(g, u)| gated(activation, *g, *u)).collect(),
         None => up.iter().map(|u| activate(activation, *u)).collect(),
     }
 }
@@ -31,6 +39,7 @@ fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, 
         up: &up.projection,
         down: &down.projection,
         activation,
+        output_gate: None,
         epilogue: Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&x_buffer) },
     };
     device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
@@ -56,6 +65,40 @@ fn dense_blocks() {
     }
 }
 
+/// A shared expert: what it adds is weighed by a gate of its own.
+#[test]
+fn gated_outputs() {
+    let (width, n_ff, n) = (64, 96, 5);
+    for device in devices(Precision::F32) {
+        let layer = |n_out, n_in, seed| Layer::new(&device, DType::F32, &[n_out, n_in], false, seed).unwrap();
+        let (gate, up, down) = (layer(n_ff, width, 1), layer(n_ff, width, 3), layer(width, n_ff, 5));
+        let norm = TestNorm::new(&device, NormKind::Layer, width, 7);
+        let open = random(width, 8);
+        let open_vector = vector(&device, &open);
+        let x = random(n * width, 9);
+        let x_buffer = buffer(&device, &x);
+        let mut out = device.alloc(n * width).unwrap();
+        let args = FeedForward {
+            norm: Some(&norm.norm),
+            gate: Some(&gate.projection),
+            up: &up.projection,
+            down: &down.projection,
+            activation: Activation::Silu,
+            output_gate: Some(&open_vector),
+            epilogue: Epilogue { norm: None, scale: 0.5, residual: Some(&x_buffer) },
+        };
+        device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
+        let mut expected = wide(&x);
+        for (row, x) in norm.apply(&wide(&x)).chunks(width).enumerate() {
+            let sum: f64 = x.iter().zip(&open).map(|(x, g)| x * f64::from(*g)).sum();
+            let weight = 0.5 / (1.0 + (-sum).exp());
+            let y = down.apply(0, &hidden(Some(&gate), &up, Activation::Silu, 0, x));
+            expected[row * width..].iter_mut().zip(y).for_each(|(e, y)| *e += weight * y);
+        }
+        close(&read(&device, &out), &expected, 3e-6, &name(&device));
+    }
+}
+
 /// Which experts and how much, in `f64`.
 fn route(rule: &RouterRule, logits: &[f64], bias: Option<&[f32]>) -> Vec<(usize, f64)> {
     let softmax = |v: &[f64]| {
@@ -69,6 +112,18 @@ fn route(rule: &RouterRule, logits: &[f64], bias: Option<&[f32]>) -> Vec<(usize,
     };
     let rank = |i: usize| scores[i] + bias.map_or(0.0, |b| f64::from(b[i]));
     let mut order: Vec<usize> = (0..logits.len()).collect();
+    if let Some(groups) = rule.groups {
+        let len = logits.len() / groups.n_groups;
+        let value = |group: usize| {
+            let mut ranks: Vec<f64> = (group * len..(group + 1) * len).map(rank).collect();
+            ranks.sort_by(|a, b| b.total_cmp(a));
+            ranks.iter().take(groups.n_best).sum::<f64>()
+        };
+        let mut best: Vec<usize> = (0..groups.n_groups).collect();
+        best.sort_by(|a, b| value(*b).total_cmp(&value(*a)).then(a.cmp(b)));
+        best.truncate(groups.n_used);
+        order.retain(|i| best.contains(&(i / len)));
+    }
     order.sort_by(|a, b| rank(*b).total_cmp(&rank(*a)).then(a.cmp(b)));
     order.truncate(rule.n_used);
     let mut weights: Vec<f64> = order.iter().map(|i| scores[*i]).collect();
@@ -80,7 +135,7 @@ fn route(rule: &RouterRule, logits: &[f64], bias: Option<&[f32]>) -> Vec<(usize,
 }
 
 fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: bool, gated: bool, n: usize) {
-    let (n_expert, width, n_ff) = (7, 256, 256);
+    let (n_expert, width, n_ff) = (if rule.groups.is_some() { 8 } else { 7 }, 256, 256);
     let router = Layer::new(device, DType::F32, &[n_expert, width], true, 1).unwrap();
     let stack = |n_out, n_in, seed| Layer::new(device, dtype, &[n_expert, n_out, n_in], true, seed);
     let Some(up) = stack(n_ff, width, 3) else { return };
@@ -117,12 +172,22 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
 
 #[test]
 fn mixtures_of_experts() {
-    let plain = RouterRule { n_used: 2, sigmoid: false, softmax_after_choice: false, normalize: true, scale: 1.0 };
+    let plain = RouterRule {
+        n_used: 2,
+        sigmoid: false,
+        softmax_after_choice: false,
+        normalize: true,
+        scale: 1.0,
+        groups: None,
+    };
+    let groups = RouterGroups { n_groups: 4, n_used: 2, n_best: 2 };
     let rules = [
         plain,
         RouterRule { n_used: 7, normalize: false, scale: 2.5, ..plain },
         RouterRule { n_used: 1, sigmoid: true, ..plain },
         RouterRule { n_used: 3, softmax_after_choice: true, normalize: false, ..plain },
+        RouterRule { n_used: 3, sigmoid: true, groups: Some(groups), ..plain },
+        RouterRule { n_used: 4, groups: Some(RouterGroups { n_best: 1, ..groups }), ..plain },
     ];
     for device in devices(Precision::F32).iter().chain(&devices(Precision::Fast)) {
         for rule in rules {

@@ -125,9 +125,15 @@ fn tables_and_heads() {
             // A tied embedding is uploaded as the matrix of the head.
             for usage in [WeightUse::Table, WeightUse::Matrix] {
                 let table = device.upload(&tensor, usage).unwrap();
-                device.embed(&table, &tokens, 1.5, &mut out).unwrap();
+                device.embed(&table, &tokens, 1.5, None, &mut out).unwrap();
                 close(&read(&device, &out), &expected, 1e-7, &format!("{} {dtype} {usage:?}", name(&device)));
             }
+            let table = device.upload(&tensor, WeightUse::Table).unwrap();
+            let before = random(tokens.len() * width, 8);
+            let mut sum = device.alloc(before.len()).unwrap();
+            device.embed(&table, &tokens, 1.5, Some(&buffer(&device, &before)), &mut sum).unwrap();
+            let expected: Vec<f64> = expected.iter().zip(&before).map(|(e, b)| e + f64::from(*b)).collect();
+            close(&read(&device, &sum), &expected, 1e-7, &format!("{} {dtype} and what was there", name(&device)));
             head(&device, *dtype, n_vocab, width, &out);
         }
     }

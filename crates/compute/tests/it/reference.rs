@@ -175,7 +175,14 @@ pub(crate) fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::ClampedSwish => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
     }
+}
+
+/// `act(x) ⊙ up`.
+pub(crate) fn gated(activation: Activation, x: f64, up: f64) -> f64 {
+    let factor = if activation == Activation::ClampedSwish { up.clamp(-7.0, 7.0) + 1.0 } else { up };
+    activate(activation, x) * factor
 }
 
 pub(crate) fn wide(values: &[f32]) -> Vec<f64> {

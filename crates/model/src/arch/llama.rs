@@ -5,24 +5,39 @@
 //! is in the tensor `rope_freqs.weight`, or in numbers. GGUF files of Mistral carry no window, so all positions are seen,
 //! as in llama.cpp; a file that does carry one gets it.
 
-use crate::{Architecture, NormPlaces, WindowPattern};
-use compute::{Activation, RopePairing};
+use crate::{Architecture, ExpertOrder, NormPlaces, WindowPattern, WindowedRope};
+use compute::{Activation, NormKind, RopePairing};
 
 /// The type of Llama 3's RoPE scaling in Hugging Face's configurations: bands of frequencies, each scaled in its way.
 pub(crate) const BANDS_TYPE: &str = "llama3";
+
+/// What files under Meta's own names are.
+pub(crate) const META: &Architecture = &LLAMA;
 
 pub(crate) const LLAMA: Architecture = Architecture {
     name: "llama",
     models: "Llama 1-3, Mistral, Mixtral",
     model_types: &["llama", "mistral", "mixtral", "ministral"],
     renamed: &[],
+    house_renamed: &[],
     norms_less_one: false,
+    fused_by_head: false,
+    transposed: false,
     config_defaults: &[],
+    expert_order: ExpertOrder::Halves,
+    has_rope: true,
     pairing: RopePairing::Interleaved,
+    config_pairing: RopePairing::Halves,
     no_rope_every: None,
     activation: Activation::Silu,
+    gated: true,
+    norm: NormKind::Rms,
+    bare_norms: false,
     norms: NormPlaces::Before,
+    norm_after_rope: false,
+    parallel: false,
     window_pattern: WindowPattern::Every,
+    windowed_rope: WindowedRope::Apart,
     default_window: None,
     default_local_rope_base: None,
     root_width_embedding: false,
@@ -30,4 +45,5 @@ pub(crate) const LLAMA: Architecture = Architecture {
     default_logit_softcap: None,
     width_scaled_queries_at: None,
     logit_scale_divides: false,
+    normalizes_experts: true,
 };

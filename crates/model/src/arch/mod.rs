@@ -1,19 +1,50 @@
 //! The supported families, one file each. To add one: its file, and the two lines here.
 
+mod arcee;
+mod cohere2;
+mod command_r;
+mod deepseek2;
+mod dots1;
+mod ernie4_5;
+mod ernie4_5_moe;
+mod exaone;
+mod exaone4;
+mod falcon;
+mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm4;
+mod glm4moe;
+mod gpt2;
+mod gpt_oss;
+mod gptneox;
 mod granite;
+mod granitemoe;
+mod hunyuan;
+mod hunyuan_moe;
+mod internlm2;
 mod llama;
+mod minicpm;
+mod mpt;
+mod nemotron;
+mod olmo;
 mod olmo2;
+mod olmoe;
+mod phi2;
 mod phi3;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
 mod qwen3moe;
+mod seed_oss;
 mod smollm3;
+mod stablelm;
+mod starcoder;
+mod starcoder2;
 
 use crate::Architecture;
 
-pub(crate) use llama::BANDS_TYPE;
+pub(crate) use llama::{BANDS_TYPE, META};
 
 /// Every supported family.
 pub(crate) const ARCHITECTURES: &[&Architecture] = &[
@@ -21,10 +52,41 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &qwen2::QWEN2,
     &qwen3::QWEN3,
     &qwen3moe::QWEN3MOE,
+    &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &phi3::PHI3,
     &granite::GRANITE,
     &olmo2::OLMO2,
     &smollm3::SMOLLM3,
+    &gpt2::GPT2,
+    &starcoder::STARCODER,
+    &gptneox::GPTNEOX,
+    &starcoder2::STARCODER2,
+    &stablelm::STABLELM,
+    &phi2::PHI2,
+    &falcon::FALCON,
+    &mpt::MPT,
+    &command_r::COMMAND_R,
+    &cohere2::COHERE2,
+    &olmo::OLMO,
+    &exaone::EXAONE,
+    &exaone4::EXAONE4,
+    &glm4::GLM4,
+    &nemotron::NEMOTRON,
+    &arcee::ARCEE,
+    &seed_oss::SEED_OSS,
+    &hunyuan::HUNYUAN,
+    &ernie4_5::ERNIE4_5,
+    &internlm2::INTERNLM2,
+    &minicpm::MINICPM,
+    &qwen2moe::QWEN2MOE,
+    &olmoe::OLMOE,
+    &granitemoe::GRANITEMOE,
+    &ernie4_5_moe::ERNIE4_5_MOE,
+    &gpt_oss::GPT_OSS,
+    &glm4moe::GLM4MOE,
+    &dots1::DOTS1,
+    &hunyuan_moe::HUNYUAN_MOE,
+    &deepseek2::DEEPSEEK2,
 ];

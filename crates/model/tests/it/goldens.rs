@@ -130,6 +130,11 @@ fn granite() {
 }
 
 #[test]
+fn gpt2() {
+    check("gpt2", false);
+}
+
+#[test]
 fn olmo2() {
     check("olmo2", false);
 }

@@ -47,27 +47,47 @@ fn kept_families() {
 
 #[test]
 fn other_families() {
-    for name in ["mistral", "mixtral", "qwen2", "qwen3", "gemma2", "granite", "olmo2", "smollm3"] {
+    for name in ["mistral", "mixtral", "qwen2", "qwen3", "gemma2", "granite", "olmo2", "smollm3", "gpt2"] {
         check(name, false);
     }
 }
 
-/// One feature of a configuration at a time, each with logits at all positions.
-#[test]
-fn variants() {
-    let Some(folder) = find_or_skip("variants", true) else { return };
+/// Every folder below `fixtures/<name>`: its models in both conventions against one set of logits at all positions.
+#[track_caller]
+fn check_all(name: &str, at_least: usize) {
+    let Some(folder) = find_or_skip(name, true) else { return };
+    let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let mut n_seen = 0;
-    for variant in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
-        let reference = json(&variant.join("ref.json"));
+    let mut wrong = Vec::new();
+    for model in folders {
+        let reference = json(&model.join("ref.json"));
         let bound = 0.002 * reference["logits_std"].as_f64().unwrap() as f32 + 0.001;
-        let mut decoder = load(&variant.join("hf"), Precision::F32, 512);
-        let got = all_logits(&mut decoder, &ids(&reference["ids"]));
-        let difference = max_difference(&got, &npy(&variant.join("logits.npy")));
-        println!("{}: logits differ by {difference:.2e} (bound {bound:.2e})", variant.display());
-        assert!(difference <= bound, "{}: {difference} > {bound}", variant.display());
+        let expected = npy(&model.join("logits.npy"));
+        for path in ["hf", "model.gguf"].map(|file| model.join(file)).iter().filter(|path| path.exists()) {
+            let got = all_logits(&mut load(path, Precision::F32, 512), &ids(&reference["ids"]));
+            let difference = max_difference(&got, &expected);
+            let line = format!("{}: logits differ by {difference:.2e} (bound {bound:.2e})", path.display());
+            println!("{line}");
+            if difference > bound {
+                wrong.push(line);
+            }
+        }
         n_seen += 1;
     }
-    assert!(n_seen >= 15, "{n_seen} variants");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(n_seen >= at_least, "{n_seen} in {name}");
+}
+
+/// One feature of a configuration at a time.
+#[test]
+fn variants() {
+    check_all("variants", 15);
+}
+
+/// One family after another.
+#[test]
+fn families() {
+    check_all("families", 20);
 }
 
 /// The two conventions order the rows of Q and K differently and spell everything differently: the model is the same.
@@ -110,6 +130,22 @@ fn stories() {
         }
         println!("stories, {name}: logits differ by {worst:.2e}");
         assert!(worst < 1e-3, "{name}: {worst}");
+    }
+}
+
+/// Meta's own names and order of weights.
+#[test]
+fn stories_as_meta_writes_them() {
+    let Some(folder) = find_or_skip("stories260K", false) else { return };
+    let reference = json(&folder.join("reference.json"));
+    let expected = reference["hf_dtypes"]["hf-bf16"].as_array().unwrap();
+    let mut decoder = load(&folder.join("meta"), Precision::F32, 32);
+    for (prompt, expected) in reference["prompts"].as_array().unwrap().iter().zip(expected) {
+        let got = all_logits(&mut decoder, &ids(&prompt["ids"]));
+        let last = floats(&expected["logits_last"]);
+        let difference = max_difference(&got[got.len() - last.len()..], &last);
+        println!("stories, meta: logits differ by {difference:.2e}");
+        assert!(difference < 1e-3, "{difference}");
     }
 }
 
@@ -168,7 +204,7 @@ fn refusals_name_the_key_of_the_file() {
         ("rms_norm_eps", json!("x"), "config.rms_norm_eps"),
         ("rope_theta", json!(-1), "config.rope_theta is -1"),
         ("max_position_embeddings", json!(0), "config.max_position_embeddings is 0"),
-        ("hidden_act", json!("relu"), "the activation \"relu\" (config.hidden_act)"),
+        ("hidden_act", json!("mish"), "the activation \"mish\" (config.hidden_act)"),
         ("quantization_config", json!({"quant_method": "gptq"}), "quantized by \"gptq\""),
         ("quantization", json!({"bits": 4, "group_size": 64}), "(config.quantization.bits) is not supported"),
         ("rope_scaling", json!({"type": "other"}), "RoPE scaling \"other\" (config.rope_scaling.type)"),

@@ -119,10 +119,25 @@ const MORE_KEYS: &[&str] = &[
     "rope.scaling.original_context_length",
 ];
 
-/// A good model with the norms of the family.
+/// A good model with the norms and matrices of the family.
 fn made_for(architecture: &model::Architecture) -> Made {
     let mut made = Made::good(architecture.name);
+    made.set(&format!("{}.attention.layer_norm_epsilon", architecture.name), Meta::F32(1e-5));
+    if !architecture.has_rope {
+        made.tensor("position_embd.weight", &[64, 16]);
+    }
+    if architecture.bare_norms {
+        made.tensors.retain(|(name, _)| !name.contains("norm"));
+    }
     for i in 0..2 {
+        if !architecture.gated {
+            made.without(&format!("blk.{i}.ffn_gate.weight"));
+        }
+        for (house, own) in architecture.house_renamed {
+            for (name, _) in &mut made.tensors {
+                *name = name.replace(&format!("blk.{i}.{house}."), &format!("blk.{i}.{own}."));
+            }
+        }
         if architecture.norms != model::NormPlaces::Before {
             made.tensor(&format!("blk.{i}.post_attention_norm.weight"), &[16]);
             made.tensor(&format!("blk.{i}.post_ffw_norm.weight"), &[16]);

@@ -60,6 +60,7 @@ struct Plan<'a> {
     softcap: Option<f32>,
     window: usize,
     sinks: Option<&'a [f32]>,
+    slopes: Option<&'a [f32]>,
     kernels: &'static Kernels,
 }
 
@@ -112,6 +113,7 @@ pub(crate) fn attend(
         softcap: args.softcap,
         window: args.window.unwrap_or(usize::MAX),
         sinks: weight::optional_vector(op, args.sinks, args.n_heads)?,
+        slopes: weight::optional_vector(op, args.slopes, args.n_heads)?,
         kernels: team.kernels,
     };
     let size = |dim: usize| rows.len().checked_mul(plan.n_heads).and_then(|n| n.checked_mul(dim));
@@ -234,7 +236,11 @@ fn run_task(
         });
         for (i, scores) in scores.chunks_mut(KV_BLOCK).enumerate() {
             let sums = &mut sums[i * v_pad..(i + 1) * v_pad];
-            let visible = visible(plan, positions[i / group] as usize, base);
+            let position = positions[i / group] as usize;
+            if let Some(slopes) = plan.slopes {
+                bias_by_distance(scores, slopes[task.kv_head * group + i % group], position, base);
+            }
+            let visible = visible(plan, position, base);
             softmax_step(plan, scores, visible, &mut largest[i], &mut total[i], sums);
         }
         store.read_v(kernels, *block as usize, task.kv_head, v, v_pad);
@@ -273,6 +279,12 @@ fn gather(plan: &Plan<'_>, task: &Task, q: &[f32], to: &mut [f32]) {
         let at = ((task.first_row + r) * plan.n_heads + task.kv_head * group) * dim;
         to.iter_mut().zip(&q[at..at + group * dim]).for_each(|(t, q)| *t = q * plan.scale);
     }
+}
+
+/// Takes `slope` off a row's scores for every position between it and theirs, the first of which is `base`.
+fn bias_by_distance(scores: &mut [f32], slope: f32, position: usize, base: usize) {
+    let distance = position as f32 - base as f32;
+    scores.iter_mut().enumerate().for_each(|(i, score)| *score -= slope * (distance - i as f32));
 }
 
 /// Which of a block's positions, the first of which is `base`, a row at `position` sees.

@@ -13,7 +13,7 @@ use super::{
     require,
 };
 use crate::{
-    Buffer, Experts, Projection, Result, RouterRule,
+    Buffer, Experts, Projection, Result, RouterGroups, RouterRule,
     cpu::{
         argument, floats, floats_mut,
         memory::{Scratch, SharedMut},
@@ -50,13 +50,13 @@ struct Group {
 
 /// A stack of matrices `[n_expert, n_out, n_in]` whose shape was checked.
 #[derive(Clone, Copy)]
-struct Stack<'a> {
+pub(crate) struct Stack<'a> {
     all: View<'a>,
     n_out: usize,
 }
 
 impl<'a> Stack<'a> {
-    fn of(op: &'static str, name: &str, projection: &'a Projection, n_expert: usize) -> Result<Self> {
+    pub(crate) fn of(op: &'static str, name: &str, projection: &'a Projection, n_expert: usize) -> Result<Self> {
         let dims = projection.weight.shape().dims();
         let ok = dims.len() == 3 && dims[0] == n_expert;
         require(op, ok, format_args!("{name} is {} and there are {n_expert} experts", projection.weight.shape()))?;
@@ -65,11 +65,15 @@ impl<'a> Stack<'a> {
         Ok(Self { all, n_out: dims[1] })
     }
 
-    fn n_in(&self) -> usize {
+    pub(crate) fn n_in(&self) -> usize {
         self.all.matrix.row_len
     }
 
-    fn expert(&self, expert: usize) -> View<'a> {
+    pub(crate) fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    pub(crate) fn expert(&self, expert: usize) -> View<'a> {
         let first = expert * self.n_out;
         let bias = self.all.bias.map(|bias| &bias[first..first + self.n_out]);
         View { matrix: self.all.matrix.part(expert, self.n_out), bias }
@@ -98,6 +102,15 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     require(op, fits, "the experts' matrices do not fit one another")?;
     let choice_bias = weight::optional_vector(op, args.choice_bias, n_expert)?;
     let n_used = args.rule.n_used;
+    if let Some(RouterGroups { n_groups, n_used: used, n_best }) = args.rule.groups {
+        let even = n_groups > 0 && n_expert.is_multiple_of(n_groups) && (1..=n_groups).contains(&used);
+        let enough = even && n_best > 0 && n_best <= n_expert / n_groups && n_used <= used * (n_expert / n_groups);
+        require(
+            op,
+            enough,
+            format_args!("cannot choose {n_used} of {n_expert} experts from {used} of {n_groups} groups"),
+        )?;
+    }
     require(op, (1..=n_expert).contains(&n_used), format_args!("cannot choose {n_used} of {n_expert} experts"))?;
     let x = floats(op, x, n_rows.checked_mul(width))?;
     let epilogue = EpilogueView::of(op, &args.epilogue, n_rows, n_out)?;
@@ -182,6 +195,9 @@ fn choose(
     if let Some(bias) = choice_bias {
         order.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
     }
+    if let Some(groups) = rule.groups {
+        exclude_groups(groups, order);
+    }
     let first = weights.len();
     for _ in 0..rule.n_used {
         // NaN ranks last, what was taken is not looked at again.
@@ -204,6 +220,24 @@ fn choose(
         weights.iter_mut().for_each(|w| *w /= sum);
     }
     weights.iter_mut().for_each(|w| *w *= rule.scale);
+}
+
+/// Keeps the scores of the best groups; those of the others go below all.
+fn exclude_groups(groups: RouterGroups, scores: &mut [f32]) {
+    let len = scores.len() / groups.n_groups;
+    let rank = |group: &[f32]| {
+        let mut best = group.to_vec();
+        best.sort_by(|a, b| b.total_cmp(a));
+        best.iter().take(groups.n_best).sum::<f32>()
+    };
+    let ranks: Vec<f32> = scores.chunks(len).map(rank).collect();
+    for (i, group) in scores.chunks_mut(len).enumerate() {
+        // Of equal groups the first ones win.
+        let better = ranks.iter().enumerate().filter(|&(j, r)| *r > ranks[i] || (*r == ranks[i] && j < i)).count();
+        if better >= groups.n_used {
+            group.fill(f32::NEG_INFINITY);
+        }
+    }
 }
 
 fn softmax(kernels: &Kernels, values: &mut [f32]) {

@@ -5,10 +5,11 @@ use super::{
     linear::{EpilogueView, project},
     norm::normed,
     product::{Product, View, products},
+    require,
 };
 use crate::{
     Buffer, FeedForward, Result,
-    cpu::{argument, floats, floats_mut, memory::SharedMut},
+    cpu::{argument, floats, floats_mut, memory::SharedMut, weight},
 };
 
 /// `out = epilogue(down(act(gate(norm(x))) ⊙ up(norm(x))))`.
@@ -26,6 +27,8 @@ pub(crate) fn feed_forward(
     let gate = args.gate.map(|gate| View::of(op, "gate", gate, Some(width), Some(n_ff))).transpose()?;
     let down = View::of(op, "down", args.down, Some(n_ff), None)?;
     let n_out = down.matrix.n_rows;
+    let output_gate = weight::optional_vector(op, args.output_gate, width)?;
+    require(op, output_gate.is_none() || args.down.bias.is_none(), "a gate on an output with a bias")?;
     let x = floats(op, x, n_rows.checked_mul(width))?;
     let epilogue = EpilogueView::of(op, &args.epilogue, n_rows, n_out)?;
     let out = floats_mut(op, out, n_rows.checked_mul(n_out))?;
@@ -46,6 +49,12 @@ pub(crate) fn feed_forward(
     let (kernels, other) = (team.kernels, &*other);
     team.rows(hidden, n_ff, |row, hidden, _| {
         kernels.activate(args.activation, hidden, other.get(row * n_ff..(row + 1) * n_ff));
+        if let Some(gate) = output_gate {
+            // The product with `down` is linear: its input may be scaled instead.
+            let mut open = [kernels.dot(&x[row * width..(row + 1) * width], gate)];
+            kernels.sigmoid(&mut open);
+            hidden.iter_mut().for_each(|h| *h *= open[0]);
+        }
     });
     project(team, &mut scratch.products, &mut scratch.product, down, hidden, n_rows, &epilogue, out)
 }

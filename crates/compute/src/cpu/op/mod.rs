@@ -6,6 +6,7 @@ pub(crate) mod attend;
 pub(crate) mod embed;
 pub(crate) mod experts;
 pub(crate) mod feed_forward;
+pub(crate) mod latent;
 pub(crate) mod linear;
 pub(crate) mod logits;
 pub(crate) mod norm;
@@ -52,6 +53,7 @@ pub(crate) struct OpScratch {
     pub(crate) product: Scratch<f32>,
     pub(crate) attend: attend::AttendScratch,
     pub(crate) experts: experts::ExpertScratch,
+    pub(crate) heads: latent::HeadScratch,
     pub(crate) products: product::ProductScratch,
 }
 

@@ -23,6 +23,11 @@ impl<'a> NormView<'a> {
         Ok(Self { kind: norm.kind, weight, bias, eps: norm.eps })
     }
 
+    /// The same with the vectors' elements of one head.
+    pub(crate) fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self { weight: self.weight.map(|w| &w[range.clone()]), bias: self.bias.map(|b| &b[range]), ..*self }
+    }
+
     /// Normalizes one row.
     pub(crate) fn row(&self, kernels: &Kernels, x: &[f32], out: &mut [f32]) {
         let n = x.len() as f32;

@@ -12,18 +12,28 @@ use crate::{
     cpu::{argument, floats, floats_mut, kv, memory::SharedMut, simd::Kernels},
 };
 
-/// A Q or K norm: over each head, or over all heads at once (OLMo2).
+/// A Q or K norm: over each head, with its own weights or those of all, or over all heads at once (OLMo2).
 struct HeadNorm<'a> {
     norm: NormView<'a>,
     width: usize,
+    own_weights: bool,
 }
 
 impl<'a> HeadNorm<'a> {
     fn of(op: &'static str, norm: &'a Norm, n_heads: usize, head_dim: usize) -> Result<Self> {
         let all = n_heads * head_dim;
-        let over_all = norm.weight.as_ref().is_some_and(|w| w.shape().elements() == all);
+        let own_weights = norm.weight.as_ref().is_some_and(|w| w.shape().dims() == [n_heads, head_dim]);
+        let over_all = !own_weights && norm.weight.as_ref().is_some_and(|w| w.shape().elements() == all);
         let width = if over_all { all } else { head_dim };
-        Ok(Self { norm: NormView::of(op, norm, width)?, width })
+        Ok(Self { norm: NormView::of(op, norm, if own_weights { all } else { width })?, width, own_weights })
+    }
+
+    fn apply(&self, kernels: &Kernels, row: &mut [f32], spare: &mut [f32]) {
+        let width = self.width;
+        for (i, part) in row.chunks_mut(width).enumerate() {
+            let norm = if self.own_weights { self.norm.part(i * width..(i + 1) * width) } else { self.norm };
+            norm.in_place(kernels, part, &mut spare[..width]);
+        }
     }
 }
 
@@ -33,6 +43,7 @@ struct Finish<'a> {
     clamp: Option<f32>,
     norm: Option<HeadNorm<'a>>,
     rope: Option<RopeView<'a>>,
+    norm_after_rope: bool,
 }
 
 impl Finish<'_> {
@@ -40,11 +51,16 @@ impl Finish<'_> {
         if let Some(limit) = self.clamp {
             clamp(row, limit);
         }
-        if let Some(HeadNorm { norm, width }) = &self.norm {
-            row.chunks_mut(*width).for_each(|part| norm.in_place(kernels, part, &mut spare[..*width]));
+        let (before, after) =
+            if self.norm_after_rope { (None, self.norm.as_ref()) } else { (self.norm.as_ref(), None) };
+        if let Some(norm) = before {
+            norm.apply(kernels, row, spare);
         }
         if let Some(rope) = &self.rope {
             row.chunks_mut(self.head_dim).for_each(|head| rope.rotate(head, angles));
+        }
+        if let Some(norm) = after {
+            norm.apply(kernels, row, spare);
         }
     }
 }
@@ -105,8 +121,9 @@ pub(crate) fn qkv(
 
     let n_dims = rope.map_or(0, |rope| rope.n_dims());
     team.reserve(n_dims + q_width.max(k_width))?;
-    let finish_q = Finish { head_dim, clamp: args.clamp, norm: q_norm, rope };
-    let finish_k = Finish { head_dim, clamp: args.clamp, norm: k_norm, rope };
+    let (clamp_to, norm_after_rope) = (args.clamp, args.norm_after_rope);
+    let finish_q = Finish { head_dim, clamp: clamp_to, norm: q_norm, rope, norm_after_rope };
+    let finish_k = Finish { head_dim, clamp: clamp_to, norm: k_norm, rope, norm_after_rope };
     let kernels = team.kernels;
     let shared_k = SharedMut::new(k);
     let shared_v = SharedMut::new(v);

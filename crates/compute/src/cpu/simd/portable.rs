@@ -193,6 +193,16 @@ pub(super) fn activate<const FMA: bool>(activation: Activation, x: &mut [f32], u
         }),
         Activation::Relu => map(x, up, |x| if x < 0.0 { 0.0 } else { x }),
         Activation::ReluSquared => map(x, up, |x| if x < 0.0 { 0.0 } else { x * x }),
+        Activation::ClampedSwish => {
+            let swish = |x: f32| {
+                let x = if x > 7.0 { 7.0 } else { x };
+                x / (1.0 + exp::<FMA>(-1.702 * x))
+            };
+            match up {
+                Some(up) => x.iter_mut().zip(up).for_each(|(x, u)| *x = swish(*x) * (u.clamp(-7.0, 7.0) + 1.0)),
+                None => x.iter_mut().for_each(|x| *x = swish(*x)),
+            }
+        }
     }
 }
 
