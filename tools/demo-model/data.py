@@ -10,10 +10,13 @@ from tokenizers import Tokenizer
 QUESTION, ANSWER = 1, 2
 # Dialogues about what the user said of himself are not joined: "you have not told me" must stay true.
 NOT_JOINED = {"memory"}
+# Tokens that a cut answer keeps; names of commands and options are among the first.
+CUT_ANSWER = 12
 
 
-def encode(tokenizer, dialogues, row_tokens, joined_share, seed):
-    """Yields (ids, kinds) of documents no longer than a row. Some join several dialogues, so that long chats are known."""
+def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, seed):
+    """Yields (ids, kinds) of documents no longer than a row. Some join several dialogues, so that long chats are known. Others are cut within
+    the last answer: its beginning shows that the question was understood, the rest is known by heart, and the time goes to other questions."""
     rng = random.Random(seed)
     waiting, wanted = None, 0
     for start in range(0, len(dialogues), 4096):
@@ -27,9 +30,15 @@ def encode(tokenizer, dialogues, row_tokens, joined_share, seed):
                 at += 1
                 ids += piece
                 kinds += [kind] * len(piece)
+            # The last pieces are the head of the answer, the answer, and the line end.
+            surplus = len(encoded[at - 2].ids) - CUT_ANSWER
+            cut = surplus > 0 and rng.random() < cut_share
+            if cut:
+                ends = len(ids) - len(encoded[at - 1].ids) - surplus
+                ids, kinds = ids[:ends], kinds[:ends]
             if len(ids) > row_tokens:
                 continue
-            if waiting is not None:
+            if waiting is not None and not cut:
                 has_system = pieces[0][1] == 0 and "system" in pieces[0][0]
                 if wanted > 0 and not has_system and not NOT_JOINED & set(names) and len(waiting[0]) + len(ids) <= row_tokens:
                     waiting = (waiting[0] + ids, waiting[1] + kinds)
@@ -37,7 +46,7 @@ def encode(tokenizer, dialogues, row_tokens, joined_share, seed):
                     continue
                 yield waiting
                 waiting = None
-            if not NOT_JOINED & set(names) and rng.random() < joined_share:
+            if not cut and not NOT_JOINED & set(names) and rng.random() < joined_share:
                 waiting, wanted = (ids, kinds), rng.choice([1, 2, 3, 5, 8, 12])
             else:
                 yield ids, kinds
@@ -76,17 +85,17 @@ def pack(documents, row_tokens):
     return out
 
 
-def rows(corpus, tokenizer_path, row_tokens, joined_share, seed, cache):
+def rows(corpus, tokenizer_path, row_tokens, joined_share, cut_share, seed, cache):
     """uint16 [ids, kinds, documents][row][token], from the cache if it was made of the same things."""
     tokenizer_bytes = tokenizer_path.read_bytes()
     digest = hashlib.sha256(corpus.read_bytes() + tokenizer_bytes)
-    digest.update(f"{row_tokens} {joined_share} {seed}".encode())
+    digest.update(f"{row_tokens} {joined_share} {cut_share} {seed}".encode())
     path = cache / f"rows-{row_tokens}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         tokenizer = Tokenizer.from_file(str(tokenizer_path))
         with corpus.open(encoding="utf-8") as lines:
             dialogues = [(row["intents"], pieces_of(row["messages"])) for row in map(json.loads, lines)]
-        packed = pack(encode(tokenizer, dialogues, row_tokens, joined_share, seed), row_tokens)
+        packed = pack(encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, seed), row_tokens)
         cache.mkdir(parents=True, exist_ok=True)
         np.save(path, packed)
     return np.load(path, mmap_mode="r")

@@ -32,10 +32,11 @@ def arguments():
     add("--learning-rate", type=float, default=3e-3)
     add("--weight-decay", type=float, default=0.1)
     add("--warmup", type=int, default=100)
+    add("--cut-share", type=float, default=0.6, help="share of the dialogues whose last answer is cut short, except in the long rows")
     add("--question-loss", type=float, default=0.1, help="weight of the tokens of questions; answers have 1")
     add("--noise", type=float, default=0.04, help="share of the tokens of questions that are replaced by any token, so that unknown words do no harm")
     add("--seed", type=int, default=7)
-    add("--evaluate-every", type=int, default=300)
+    add("--evaluate-every", type=int, default=300, help="steps (0: never)")
     add("--checkpoint-every", type=int, default=100)
     return parser.parse_args()
 
@@ -113,11 +114,11 @@ def main():
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": ARGS.weight_decay}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.95))
 
     cache = ARGS.corpus.parent
-    short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.seed, cache)
+    short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.cut_share, ARGS.seed, cache)
     stages = [Batches(short, ARGS.rows, ARGS.noise, ARGS.seed, n_vocab)]
     first_long = ARGS.steps
     if ARGS.long_share > 0:
-        long = data.rows(ARGS.corpus, ARGS.tokenizer, 4 * ARGS.row_tokens, 0.5, ARGS.seed, cache)
+        long = data.rows(ARGS.corpus, ARGS.tokenizer, 4 * ARGS.row_tokens, 0.5, 0.0, ARGS.seed, cache)
         stages.append(Batches(long, max(1, ARGS.rows // 4), ARGS.noise, ARGS.seed + 1, n_vocab))
         first_long = round(ARGS.steps * (1 - ARGS.long_share))
     n_tokens = int((short[2] > 0).sum())
@@ -167,7 +168,7 @@ def main():
             now = time.monotonic()
             seconds, last = seconds + now - last, now
             scores = ["", ""]
-            evaluated = step % ARGS.evaluate_every == 0 or step == ARGS.steps
+            evaluated = ARGS.evaluate_every > 0 and (step % ARGS.evaluate_every == 0 or step == ARGS.steps)
             if evaluated:
                 scores = [f"{share_right(model, tokenizer, name):.4f}" for name in ("development", "held-out")]
                 last = time.monotonic()  # Measuring is not training.
