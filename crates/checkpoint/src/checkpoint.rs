@@ -7,6 +7,7 @@ use crate::{
     error::quoted,
     file::ModelFile,
     format,
+    levels::Made,
     view::{Piece, View},
 };
 use std::{
@@ -47,6 +48,8 @@ pub struct TensorInfo {
     pub(crate) offset: u64,
     /// How it is made, where it is more than these bytes of the file.
     pub(crate) view: Option<Arc<View>>,
+    /// What it is made of, where the file does not hold its elements as they are.
+    pub(crate) made: Option<Arc<Made>>,
 }
 
 impl TensorInfo {
@@ -186,9 +189,10 @@ impl Checkpoint {
         let info = self.tensor(name).ok_or_else(missing)?;
         let part = self.parts.get(info.part).ok_or_else(missing)?;
         part.check_unchanged()?;
-        let bytes = match &info.view {
-            Some(view) => view.load(&self.path, &self.parts, info)?,
-            None => part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?,
+        let bytes = match (&info.made, &info.view) {
+            (Some(made), _) => made.load(&self.path, &self.parts, info)?,
+            (None, Some(view)) => view.load(&self.path, &self.parts, info)?,
+            (None, None) => part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?,
         };
         HostTensor::new(name, info.dtype, info.shape, bytes).map_err(|source| Error::Tensor {
             path: part.path().to_owned(),

@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// A model format that is known but cannot be read.
     #[error(
-        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, PyTorch)",
+        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, PyTorch, ONNX)",
         quoted_path(.path)
     )]
     UnsupportedFormat {
@@ -78,6 +78,14 @@ pub enum Error {
         field: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A graph that is not one of a model that is known.
+    #[error("{}: the graph is not recognised: {detail}", quoted_path(.path))]
+    Graph {
+        /// The file.
+        path: PathBuf,
+        /// Which node, and why.
+        detail: String,
     },
     /// A file that asks for more than plain data. Nothing of it was run, and there is no way to allow it.
     #[error("{} is refused: {detail} (only plain tensors are read, nothing is ever executed)", quoted_path(.path))]

@@ -12,11 +12,13 @@ mod error;
 mod file;
 mod format;
 mod json;
+mod levels;
 mod limits;
 mod metadata;
 #[allow(unsafe_code, reason = "memory maps")]
 mod mmap;
 mod pickle;
+mod protobuf;
 mod value;
 mod view;
 mod zip;

@@ -55,3 +55,19 @@ pub(crate) const PICKLE_ODD_NUMBERS: usize = 1 << 16;
 pub(crate) const PICKLE_DIMS: usize = 64;
 /// Most entries of a zip archive: one for each storage and a few more.
 pub(crate) const ZIP_ENTRIES: u64 = 2 * TENSORS;
+/// Longest ONNX file, in bytes: what protocol buffers allow. More lies in files beside it.
+pub(crate) const ONNX_BYTES: u64 = 2 << 30;
+/// Most nodes of a graph (large exported models have some ten thousand), and inputs and outputs of the whole.
+pub(crate) const ONNX_NODES: usize = 1 << 18;
+/// Most inputs, outputs and attributes of all nodes together.
+pub(crate) const ONNX_LINKS: usize = 2 << 20;
+/// Most inputs, outputs and attributes of one node.
+pub(crate) const ONNX_NODE_LINKS: usize = 4096;
+/// Most integers in an attribute.
+pub(crate) const ONNX_ATTRIBUTE_INTS: usize = 4096;
+/// Most dimensions of a tensor in a graph.
+pub(crate) const ONNX_DIMS: usize = 16;
+/// Most numbers of a tensor that are stored one by one rather than as bytes.
+pub(crate) const ONNX_SINGLE_NUMBERS: usize = 1 << 16;
+/// Most weights that a value of a graph is followed back to.
+pub(crate) const ONNX_SOURCES: usize = 64;

@@ -36,6 +36,22 @@ impl Metadata {
         true
     }
 
+    /// Gives a key a value, whether it has one or not.
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
+        match self.index.get(key).and_then(|index| self.entries.get_mut(*index)) {
+            Some((_, old)) => *old = value,
+            None => {
+                self.insert(key.to_owned(), value);
+            }
+        }
+    }
+
+    /// Leaves out the keys that `keep` does not want.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.entries.retain(|(key, _)| keep(key));
+        self.index = self.entries.iter().enumerate().map(|(index, (key, _))| (key.clone(), index)).collect();
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -147,6 +147,16 @@ fn copy(piece: &Piece, source: &[u8], element_bytes: usize, rows: &Rows<'_>, out
         (Some(len), Some(stride)) => (*len, *stride),
         _ => (1, 1),
     };
+    if let ([n_rows, _], [1, stride]) = (piece.dims.as_slice(), piece.strides.as_slice())
+        && let Some(step) = steps.first()
+    {
+        let out = out.get_mut(start.checked_mul(element_bytes)?..)?;
+        match element_bytes {
+            2 => return turn::<2>(source, *stride, [*n_rows, inner_len], out, *step),
+            4 => return turn::<4>(source, *stride, [*n_rows, inner_len], out, *step),
+            _ => {}
+        }
+    }
     let outer = n_dims.saturating_sub(1);
     let mut index = vec![0usize; outer];
     loop {
@@ -177,6 +187,26 @@ fn copy(piece: &Piece, source: &[u8], element_bytes: usize, rows: &Rows<'_>, out
             return Some(());
         }
     }
+}
+
+/// Copies a matrix of `dims` that is stored by columns, `stride` elements from one to the next, to rows `step` apart: in
+/// squares, so that neither side touches a new line of the cache for each element. `None`: it does not fit.
+fn turn<const B: usize>(source: &[u8], stride: usize, dims: [usize; 2], out: &mut [u8], step: usize) -> Option<()> {
+    const SIDE: usize = 32;
+    let [n_rows, n_columns] = dims;
+    let (source, out) = (source.as_chunks::<B>().0, out.as_chunks_mut::<B>().0);
+    for first_row in (0..n_rows).step_by(SIDE) {
+        for first_column in (0..n_columns).step_by(SIDE) {
+            let columns = first_column..n_columns.min(first_column + SIDE);
+            for row in first_row..n_rows.min(first_row + SIDE) {
+                for column in columns.clone() {
+                    let from = column.checked_mul(stride)?.checked_add(row)?;
+                    *out.get_mut(row.checked_mul(step)?.checked_add(column)?)? = *source.get(from)?;
+                }
+            }
+        }
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -226,6 +256,22 @@ mod tests {
         check(&[(&[2], &[1]), (&[3], &[1])], &[5], 0, &[0, 1, 12, 13, 14]);
         check(&[(&[2, 2], &[2, 1]), (&[2, 1], &[1, 1])], &[2, 3], 1, &[0, 1, 12, 2, 3, 13]);
         check(&[(&[1, 2], &[2, 1]), (&[2, 2], &[2, 1])], &[3, 2], 0, &[0, 1, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn matrices_stored_by_columns_are_turned() {
+        for (n_rows, n_columns) in [(1, 1), (70, 33), (32, 64), (3, 100)] {
+            let piece = piece(&[n_rows, n_columns], &[1, n_rows]);
+            let rows = Rows { total: &[n_rows, n_columns], axis: 0, at: 0 };
+            let source: Vec<u8> = (0..n_rows * n_columns).flat_map(|i| (i as u32).to_le_bytes()).collect();
+            let mut out = vec![0xff; source.len()];
+            copy(&piece, &source, 4, &rows, &mut out).unwrap();
+            for (i, bytes) in out.chunks_exact(4).enumerate() {
+                let expected = (i % n_columns * n_rows + i / n_columns) as u32;
+                assert_eq!(bytes, expected.to_le_bytes(), "{n_rows} {n_columns} {i}");
+            }
+            assert_eq!(copy(&piece, &source[4..], 4, &rows, &mut out), None);
+        }
     }
 
     #[test]

@@ -6,11 +6,15 @@
 use crate::arch::META;
 use crate::{Architecture, Error, ExpertOrder, Result};
 use crate::{hugging_face, meta};
-use checkpoint::{Checkpoint, Metadata, TensorInfo};
+use checkpoint::{Checkpoint, Metadata, TensorInfo, Value};
 use compute::RopePairing;
 
 /// The key that a file of the house's convention has.
 const ARCHITECTURE_KEY: &str = "general.architecture";
+/// Where a reader says that norm weights are those that are multiplied with.
+const WHOLE_NORMS_KEY: &str = "weights.whole_norms";
+/// Where a reader says that the rows of every matrix belong to its outputs.
+const ROWS_KEY: &str = "weights.rows_are_outputs";
 
 /// How a file names things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +126,7 @@ impl<'a> Names<'a> {
     /// What the file's norm weights lack.
     pub(crate) fn norm_offset(&self) -> f32 {
         match self.convention {
-            Convention::HuggingFace if self.architecture.norms_less_one => 1.0,
+            Convention::HuggingFace if self.architecture.norms_less_one && !self.says(WHOLE_NORMS_KEY) => 1.0,
             _ => 0.0,
         }
     }
@@ -134,7 +138,8 @@ impl<'a> Names<'a> {
 
     /// Whether the file stores the matrix `name` of a layer as `[n_in, n_out]`.
     pub(crate) fn is_transposed(&self, name: &str) -> bool {
-        self.convention == Convention::HuggingFace && self.architecture.transposed && name.starts_with("blk.")
+        let stored = self.convention == Convention::HuggingFace && self.architecture.transposed;
+        stored && name.starts_with("blk.") && !self.says(ROWS_KEY)
     }
 
     /// How the experts of a layer lie in one tensor; transposed ones have their input before their output.
@@ -143,6 +148,11 @@ impl<'a> Names<'a> {
             Convention::HuggingFace => self.architecture.expert_order,
             Convention::House | Convention::Meta => ExpertOrder::Halves,
         }
+    }
+
+    /// Whether the reader says so of its tensors, whatever the family has elsewhere.
+    fn says(&self, key: &str) -> bool {
+        self.checkpoint.metadata().get(key).and_then(Value::as_bool) == Some(true)
     }
 
     /// The layer that a tensor of the file belongs to.

@@ -250,7 +250,7 @@ impl Reader<'_> {
                     format!("offset {offset} is not a multiple of the alignment {alignment}")
                 }
                 Some(offset) => {
-                    tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset, view: None });
+                    tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset, view: None, made: None });
                     continue;
                 }
                 None => format!(

@@ -68,9 +68,12 @@ pub(super) struct Part {
     pub(super) notes: Vec<String>,
 }
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 /// What stands for it beside weights in Meta's layout.
 const PARAMS: &str = "params.json";
+
+/// What stands for it beside graphs that ONNX Runtime's model builder wrote.
+pub(super) const GENAI: &str = "genai_config.json";
 
 /// Small JSON files that become metadata, and the prefix of their keys.
 const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -79,6 +82,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("tokenizer_config.json", "tokenizer_config"),
     ("special_tokens_map.json", "special_tokens_map"),
     (PARAMS, "params"),
+    (GENAI, "genai_config"),
 ];
 /// Objects in them with an entry per token, which are for the tokenizer's reader to take from the file itself.
 const SKIPPED: &[&str] = &["added_tokens_decoder"];
@@ -284,7 +288,7 @@ impl Index {
 }
 
 /// Whether `name` names a file of the directory it is joined to, on every system.
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     single && !name.contains(['/', '\\', ':', '\0'])

@@ -7,6 +7,7 @@ mod gguf;
 mod gguf_scan;
 mod gguf_split;
 mod hugging_face;
+mod onnx;
 mod pytorch;
 mod pytorch_legacy;
 mod pytorch_meta;
@@ -27,7 +28,7 @@ pub(crate) trait Format: Sync {
 }
 
 /// The formats, in the order they are tried.
-static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &pytorch::PyTorch, &safetensors::SafeTensors];
+static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &pytorch::PyTorch, &safetensors::SafeTensors, &onnx::Onnx];
 
 /// The names of the formats that can be opened.
 pub fn format_names() -> impl Iterator<Item = &'static str> {
@@ -42,8 +43,11 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, 
     let file = match ModelFile::open(path, options.mmap) {
         Err(Error::NotRegular { .. }) if path.is_dir() => {
             let names = names_in(path)?;
-            return match hugging_face::open_directory(path, &names, options)? {
-                Some(opened) => Ok(opened),
+            if let Some(opened) = hugging_face::open_directory(path, &names, options)? {
+                return Ok(opened);
+            }
+            return match onnx::open_directory(path, &names, options)? {
+                Some(contents) => Ok((onnx::NAME, contents)),
                 None => Err(directory_error(path, &names)),
             };
         }
@@ -68,12 +72,6 @@ struct Foreign {
 
 /// What people hand in, most telling first bytes first.
 static FOREIGN: &[Foreign] = &[
-    Foreign {
-        name: "ONNX",
-        is_model: true,
-        // ModelProto: field 1 (ir_version, a varint), then the producer's name, domain, opset or graph.
-        matches: |head| matches!(head, [0x08, 3..=30, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42, ..]),
-    },
     Foreign {
         name: "GGML (the predecessor of GGUF; convert the model anew)",
         is_model: true,
@@ -129,7 +127,6 @@ fn directory_error(path: &Path, names: &[String]) -> Error {
         return Error::Directory { path: path.to_owned(), detail };
     }
     match () {
-        () if has(".onnx") => Error::UnsupportedFormat { path: path.to_owned(), format: "ONNX directory" },
         () if has("config.json") => Error::Directory {
             path: path.to_owned(),
             detail: "it has a config.json and no weights (model.safetensors, pytorch_model.bin): was the download interrupted?".to_owned(),
@@ -149,7 +146,6 @@ mod tests {
             let error = refusal(Path::new("m.gguf"), head, 1 << 20).to_string();
             assert!(error.contains(expected), "{error}");
         }
-        check(b"\x08\x08\x12\x07pytorch", "ONNX");
         check(b"\n <!DOCTYPE html><html>", "HTML");
         check(b"version https://git-lfs.github.com/spec/v1", "git lfs pull");
         check(b"tjgg\x01\0\0\0", "predecessor");

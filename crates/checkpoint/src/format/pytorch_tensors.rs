@@ -202,7 +202,7 @@ impl<'a> Collector<'a, '_> {
         }
         match proven(tensor, storage, &place).map_err(bad)? {
             Proven::Usable { dtype, shape, bytes, offset, view } => {
-                self.tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset, view });
+                self.tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset, view, made: None });
             }
             Proven::Unusable(reason) => self.left_out.push((name, reason)),
         }

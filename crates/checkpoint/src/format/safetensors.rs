@@ -121,7 +121,7 @@ fn place(path: &Path, mut entries: Vec<(String, Entry)>, start: u64, data_len: u
         }
         at = end;
         // Both end inside the file, whose length is a u64.
-        tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset: start + begin, view: None });
+        tensors.push(TensorInfo { name, dtype, shape, bytes, part: 0, offset: start + begin, view: None, made: None });
     }
     if at != data_len {
         let problem =

@@ -3,8 +3,10 @@
 
 mod fixtures;
 mod golden;
+mod graph_writer;
 mod limits;
 mod malformed;
+mod onnx;
 mod open;
 mod pytorch;
 mod safetensors;

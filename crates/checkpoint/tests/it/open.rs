@@ -166,7 +166,7 @@ fn directories_say_what_they_hold() {
     }
     check(&["config.json", "pytorch_model.bin"], "neither a zip archive nor a pickle");
     check(&["config.json"], "no weights (model.safetensors, pytorch_model.bin)");
-    check(&["model.onnx"], "ONNX");
+    check(&["model.onnx"], "as no ONNX file does");
     check(&["config.json", "q4.gguf"], "`q4.gguf`");
     check(&[], "no model file");
 }

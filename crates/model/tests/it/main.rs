@@ -8,6 +8,7 @@ mod goldens;
 mod hugging_face;
 mod made;
 mod numbers;
+mod onnx;
 mod quants;
 mod refusals;
 mod rewritten;
