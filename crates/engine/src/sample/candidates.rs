@@ -1,6 +1,8 @@
 //! The tokens that may still be chosen, with their logits. Two forms: *all*, a dense copy of the row (the penalties
 //! want to find a token by its id), then *some*, a list. No form is ever sorted as a whole, and no step allocates
-//! after the first token: a vocabulary of 128k must cost well under a millisecond.
+//! after the first token: a vocabulary of 128k must cost well under a millisecond. The loops over whole rows are `scan`'s.
+
+use super::scan::{copy_finite, exp, for_each_at_least, highest, place_of, weigh};
 
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,11 +25,15 @@ impl Candidate {
 pub struct Candidates {
     /// Dense form: the row, with −∞ for what may not be chosen.
     row: Vec<f32>,
+    /// The highest value of the row, unless a change made it unknown.
+    row_best: Option<f32>,
     /// List form, in no particular order.
     list: Vec<Candidate>,
     is_list: bool,
     /// Weights of a draw or of a share.
     weights: Vec<f32>,
+    /// Their sums by blocks.
+    sums: Vec<f64>,
     /// Candidates among which a cut falls.
     edge: Vec<Candidate>,
 }
@@ -35,14 +41,17 @@ pub struct Candidates {
 /// Bins of [`Candidates::keep_share`].
 const N_BINS: usize = 256;
 
+/// Those that are looked at first: up to a distance of 16.
+const NEAR_BINS: usize = 128;
+
 impl Candidates {
     /// Starts over with a row of logits. False if none of them is finite.
     pub fn load(&mut self, logits: &[f32]) -> bool {
-        self.row.clear();
-        self.row.extend(logits.iter().map(|&x| if x.is_finite() { x } else { f32::NEG_INFINITY }));
+        let best = copy_finite(logits, &mut self.row);
+        self.row_best = Some(best);
         self.list.clear();
         self.is_list = false;
-        self.best_logit() > f32::NEG_INFINITY
+        best > f32::NEG_INFINITY
     }
 
     /// Tokens left.
@@ -69,7 +78,12 @@ impl Candidates {
         let finite = |x: f32| if x.is_finite() { x } else { f32::NEG_INFINITY };
         if !self.is_list {
             if let Some(logit) = self.row.get_mut(id as usize).filter(|x| **x > f32::NEG_INFINITY) {
-                *logit = finite(change(*logit));
+                let changed = finite(change(*logit));
+                self.row_best = match self.row_best {
+                    Some(best) if *logit == best && changed < best => None,
+                    best => best.map(|best| best.max(changed)),
+                };
+                *logit = changed;
             }
         } else if let Some(at) = self.list.iter().position(|c| c.id == id) {
             let logit = finite(change(self.list[at].logit));
@@ -90,17 +104,24 @@ impl Candidates {
             self.list.iter_mut().for_each(|c| c.logit = softened(c.logit));
         } else {
             self.row.iter_mut().for_each(|x| *x = softened(*x));
+            self.row_best = Some(softened(best)); // the order stays
         }
     }
 
     /// The best token: highest logit, lowest id among equals.
-    pub fn best(&self) -> Option<Candidate> {
+    pub fn best(&mut self) -> Option<Candidate> {
         if self.is_list {
             return self.list.iter().copied().min_by(Candidate::order);
         }
         let logit = self.best_logit();
-        let id = self.row.iter().position(|&x| x == logit && x > f32::NEG_INFINITY)?;
-        Some(Candidate { id: id as u32, logit })
+        let mut best = None;
+        if logit > f32::NEG_INFINITY {
+            for_each_at_least(&self.row, logit, |id, logit| {
+                best.get_or_insert(Candidate { id: id as u32, logit });
+                f32::INFINITY // the first one is it
+            });
+        }
+        best
     }
 
     /// Keeps the `k` best tokens (all, if there are fewer).
@@ -123,8 +144,11 @@ impl Candidates {
             self.list.retain(|c| c.logit >= least);
             return;
         }
-        let kept = self.row.iter().enumerate().filter(|(_, x)| **x >= least && **x > f32::NEG_INFINITY);
-        self.list.extend(kept.map(|(id, &logit)| Candidate { id: id as u32, logit }));
+        let (list, least) = (&mut self.list, least.max(f32::MIN));
+        for_each_at_least(&self.row, least, |id, logit| {
+            list.push(Candidate { id: id as u32, logit });
+            least
+        });
         self.is_list = true;
     }
 
@@ -142,94 +166,108 @@ impl Candidates {
 
     /// Draws a token in proportion to `exp(logit)`; `u` is uniform in `[0, 1)`. None if no token is left.
     pub fn draw(&mut self, u: f64) -> Option<u32> {
-        let best = self.best()?;
-        self.weights.clear();
-        if self.is_list {
-            self.weights.extend(self.list.iter().map(|c| exp(c.logit - best.logit)));
-        } else {
-            self.weights.extend(self.row.iter().map(|&x| exp(x - best.logit)));
+        let best = self.best_logit();
+        if best == f32::NEG_INFINITY {
+            return None;
         }
-        let total: f64 = self.weights.iter().map(|&w| f64::from(w)).sum();
-        let mut left = u * total;
+        let Candidates { row, list, weights, sums, .. } = self;
+        if !self.is_list {
+            let total = weigh(row, best, weights, sums);
+            return place_of(weights, sums, u * total).map(|id| id as u32);
+        }
+        weights.clear();
+        weights.extend(list.iter().map(|c| exp(c.logit - best)));
+        let mut left = u * weights.iter().map(|&w| f64::from(w)).sum::<f64>();
         let mut chosen = None;
-        for (i, &weight) in self.weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        for (candidate, &weight) in list.iter().zip(weights.iter()).filter(|(_, w)| **w > 0.0) {
             // Rounding may leave a little at the end: then the last token with any weight is it.
-            chosen = Some(i);
+            chosen = Some(candidate.id);
             left -= f64::from(weight);
             if left < 0.0 {
                 break;
             }
         }
-        let at = chosen?;
-        if self.is_list { self.list.get(at).map(|c| c.id) } else { Some(at as u32) }
+        chosen
     }
 
     /// The highest logit; −∞ when there is none.
-    fn best_logit(&self) -> f32 {
+    fn best_logit(&mut self) -> f32 {
         if self.is_list {
             return self.list.iter().fold(f32::NEG_INFINITY, |best, c| best.max(c.logit));
         }
-        // Eight independent maxima, so that the compiler can keep them in one register.
-        let mut lanes = [f32::NEG_INFINITY; 8];
-        let (chunks, rest) = self.row.as_chunks::<8>();
-        for chunk in chunks {
-            for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                *lane = if x > *lane { x } else { *lane };
-            }
-        }
-        lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |best, &x| best.max(x))
+        *self.row_best.get_or_insert_with(|| highest(&self.row))
     }
 
     /// Dense to list: at least the `k` best tokens (or all), and seldom more than twice as many. One pass over the row
     /// with a threshold that rises whenever the list has filled up.
     fn gather_best(&mut self, k: usize) {
-        self.list.clear();
+        let list = &mut self.list;
+        list.clear();
         let room = k.saturating_mul(2).max(64);
         let mut threshold = f32::NEG_INFINITY;
-        for (id, &logit) in self.row.iter().enumerate() {
+        for_each_at_least(&self.row, f32::MIN, |id, logit| {
             // Equal to the threshold and a later id than all k kept ones: never among the best.
             if logit > threshold {
-                self.list.push(Candidate { id: id as u32, logit });
-                if self.list.len() == room {
-                    let (_, last, _) = self.list.select_nth_unstable_by(k - 1, Candidate::order);
+                list.push(Candidate { id: id as u32, logit });
+                if list.len() == room {
+                    let (_, last, _) = list.select_nth_unstable_by(k - 1, Candidate::order);
                     threshold = last.logit;
-                    self.list.truncate(k);
+                    list.truncate(k);
                 }
             }
-        }
+            threshold.max(f32::MIN)
+        });
         self.is_list = true;
     }
 
     /// Dense to list: the best tokens that reach `share`. The weights are summed by their distance from the best logit,
-    /// which tells the bin where the cut falls; only that bin has to be ordered.
+    /// which tells the bin where the cut falls; only that bin has to be ordered. The bins near the best one come first: as
+    /// a rule the cut is there, and few tokens are.
     fn gather_share(&mut self, best: f32, share: f64) {
-        self.weights.clear();
-        self.weights.extend(self.row.iter().map(|&x| exp(x - best)));
+        let Candidates { row, list, weights, sums, edge, .. } = self;
+        let wanted = weigh(row, best, weights, sums) * share;
         let mut bins = [0f64; N_BINS];
-        for (&x, &weight) in self.row.iter().zip(&self.weights) {
-            bins[bin(x, best)] += f64::from(weight);
-        }
-        let wanted = bins.iter().sum::<f64>() * share;
         let (mut cut, mut have) = (0, 0.0);
-        while cut + 1 < N_BINS && have + bins[cut] < wanted {
-            have += bins[cut];
-            cut += 1;
-        }
-        self.edge.clear();
-        // Few pass this comparison as a rule; it is never true for −∞, and never false for a bin up to the cut's.
-        let far = if cut + 1 < N_BINS { (cut + 1) as f32 } else { f32::INFINITY };
-        for (id, &logit) in self.row.iter().enumerate().filter(|(_, x)| distance(**x, best) < far) {
-            let (candidate, bin) = (Candidate { id: id as u32, logit }, bin(logit, best));
-            if bin < cut {
-                self.list.push(candidate);
-            } else if bin == cut {
-                self.edge.push(candidate);
+        for n_bins in [NEAR_BINS, N_BINS] {
+            bins.fill(0.0);
+            let least = least_within(n_bins, best);
+            for_each_at_least(row, least, |id, logit| {
+                bins[bin(logit, best)] += f64::from(weights[id]);
+                least
+            });
+            (cut, have) = (0, 0.0);
+            while cut + 1 < n_bins && have + bins[cut] < wanted {
+                have += bins[cut];
+                cut += 1;
+            }
+            if have + bins[cut] >= wanted {
+                break;
             }
         }
-        let keep = count_of_share(&mut self.edge, best, wanted - have);
-        self.list.extend_from_slice(&self.edge[..keep]);
+        edge.clear();
+        let least = least_within(cut + 1, best);
+        for_each_at_least(row, least, |id, logit| {
+            let (candidate, bin) = (Candidate { id: id as u32, logit }, bin(logit, best));
+            if bin < cut {
+                list.push(candidate);
+            } else if bin == cut {
+                edge.push(candidate);
+            }
+            least
+        });
+        let keep = count_of_share(edge, best, wanted - have);
+        list.extend_from_slice(&edge[..keep]);
         self.is_list = true;
     }
+}
+
+/// No logit in the first `n_bins` bins is below this; finite.
+fn least_within(n_bins: usize, best: f32) -> f32 {
+    if n_bins >= N_BINS {
+        return f32::MIN;
+    }
+    // A bin more than asked for, for what rounding does to bins.
+    (best - (n_bins + 1) as f32 / 8.0).max(f32::MIN)
 }
 
 /// Which bin of weights a logit falls into: eighths of its distance from the best one; everything further than 32 (less
@@ -266,30 +304,6 @@ fn count_of_share(list: &mut [Candidate], best: f32, wanted: f64) -> usize {
     high.max(1).min(list.len())
 }
 
-/// `e^x` for `x ≤ 0` to 2 units in the last place, 0 below −87: branch-free so that it vectorizes, and the same bits
-/// on every platform, which the C library's does not promise. The classic reduction `x = n·ln 2 + r` with Cephes'
-/// polynomial for `e^r`.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-87.0, 0.0);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
-    let mut p = 1.987_569_1e-4f32;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_3e-1;
-    let e = p * r * r + r + 1.0;
-    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    if x >= -87.0 { e * f32::from_bits(power) } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,18 +324,6 @@ mod tests {
     fn noise(n: usize) -> Vec<f32> {
         let mut rng = super::super::rng::Xoshiro256::new(7);
         (0..n).map(|_| (rng.next_f64() * 8.0 - 4.0) as f32).collect()
-    }
-
-    #[test]
-    fn exp_is_exact_to_two_units() {
-        for i in 0..870_000 {
-            let x = -(i as f32) * 1e-4;
-            let expected = f64::from(x).exp();
-            assert!((f64::from(exp(x)) - expected).abs() <= 2.5e-7 * expected, "{x}: {} {expected}", exp(x));
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-88.0), 0.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod candidates;
 mod min_p;
 mod penalties;
 mod rng;
+mod scan;
 mod temperature;
 mod top_k;
 mod top_p;
