@@ -59,6 +59,13 @@ const NEW: f64 = 0.15;
 /// some hundred tokens.
 const FORGET: f64 = 0.005;
 
+/// Each time the repetition finds that forgetting was wrong, the next one comes half as fast, down to this. Else a pass
+/// that never pays would be tried again and again.
+const FORGET_LEAST: f64 = 0.0003;
+
+/// A cost is found wrong when the measurement is this much higher.
+const WRONG: f64 = 1.1;
+
 /// Tokens that must be gained for each one risked: time is measured with noise.
 const LEAST_GAIN: f64 = 1.03;
 
@@ -78,11 +85,13 @@ pub(crate) struct Costs {
     single: f64,
     /// Passes of one row that a pass with a draft of each length costs.
     relative: [f64; LENGTHS.len()],
+    /// How fast each of them is forgotten.
+    forgetting: [f64; LENGTHS.len()],
 }
 
 impl Default for Costs {
     fn default() -> Self {
-        Costs { single: 0.0, relative: PRIOR_COST }
+        Costs { single: 0.0, relative: PRIOR_COST, forgetting: [FORGET; LENGTHS.len()] }
     }
 }
 
@@ -96,15 +105,16 @@ impl Costs {
         } else if self.single > 0.0 {
             let relative = (seconds / self.single).clamp(0.5, 64.0);
             let at = LENGTHS.partition_point(|&length| length < n_draft);
-            if let Some(cost) = self.relative.get_mut(at) {
+            if let (Some(cost), Some(rate)) = (self.relative.get_mut(at), self.forgetting.get_mut(at)) {
+                *rate = if relative > WRONG * *cost { (*rate / 2.0).max(FORGET_LEAST) } else { FORGET };
                 *cost += 2.0 * NEW * (relative - *cost);
             }
         }
     }
 
     fn forget(&mut self) {
-        for (cost, prior) in self.relative.iter_mut().zip(PRIOR_COST) {
-            *cost += FORGET * (prior - *cost);
+        for ((cost, rate), prior) in self.relative.iter_mut().zip(self.forgetting).zip(PRIOR_COST) {
+            *cost += rate * (prior - *cost);
         }
     }
 }
@@ -324,7 +334,7 @@ mod tests {
     fn auto(truth: f64, relative: [f64; 4]) -> (Drafter, Costs) {
         let mut drafter = Drafter::new(Speculation::Auto, false, &[], 64);
         drafter.truth = [truth; 4];
-        (drafter, Costs { single: 1.0, relative })
+        (drafter, Costs { single: 1.0, relative, ..Costs::default() })
     }
 
     #[test]
@@ -366,6 +376,52 @@ mod tests {
             drafter.length(2, 15, &costs) > 0
         });
         assert!(n.is_some_and(|n| n < 20), "{n:?}");
+    }
+
+    /// Time for a token, in passes of one row, over 4000 tokens of a text that always matches and of which `truth` comes
+    /// true, on a device where a pass of `n` rows takes `cost(n)`.
+    fn time_of_a_token(truth: f64, cost: fn(f64) -> f64) -> f64 {
+        let mut drafter = Drafter::new(Speculation::Auto, false, &[], 64);
+        let mut costs = Costs::default();
+        let mut dice = crate::sample::Xoshiro256::new(9);
+        let (mut n_tokens, mut time) = (0, 0.0);
+        while n_tokens < 4000 {
+            let length = drafter.length(4, MAX_DRAFT, &costs);
+            let n_true = (0..length).take_while(|_| dice.next_f64() < truth).count();
+            drafter.matched = 4;
+            if length == 0 {
+                drafter.saw(class_of(4), dice.next_f64() < truth);
+                costs.forget();
+            } else {
+                drafter.verified(length, n_true, n_true < length);
+            }
+            let seconds = cost((length + 1) as f64);
+            costs.measured(length, seconds);
+            n_tokens += n_true + 1;
+            time += seconds;
+        }
+        time / n_tokens as f64
+    }
+
+    /// It stops by itself when guesses are wrong, and when several rows cost more than they save; else it pays.
+    #[test]
+    fn it_costs_little_where_it_does_not_pay() {
+        #[track_caller]
+        fn check(truth: f64, cost: fn(f64) -> f64, least: f64, most: f64) {
+            let time = time_of_a_token(truth, cost);
+            assert!((least..=most).contains(&time), "{truth}: {time}");
+        }
+        check(0.0, |n| n, 1.0, 1.05);
+        check(0.0, |_| 1.0, 1.0, 1.0);
+        check(0.1, |n| 0.9 + 0.1 * n, 0.9, 1.05);
+        check(0.9, |n| n, 1.0, 1.08); // every row costs a pass: nothing can be gained
+        check(0.5, |n| if n > 1.0 { 2.0 } else { 1.0 }, 0.95, 1.1); // a kernel for several columns that costs double
+        check(0.9, |n| 0.95 + 0.05 * n, 0.1, 0.35);
+        check(0.6, |n| 0.95 + 0.05 * n, 0.4, 0.65);
+        // The unit of time does not matter.
+        let fast = time_of_a_token(0.8, |n| 0.9 + 0.1 * n);
+        let slow = time_of_a_token(0.8, |n| 60.0 * (0.9 + 0.1 * n)) / 60.0;
+        assert!((fast / slow - 1.0).abs() < 1e-9, "{fast} {slow}");
     }
 
     #[test]
