@@ -17,9 +17,11 @@ pub(crate) fn run(
     if longest > limits.context {
         return Err(Error::ContextOverflow { prompt: longest, limit: limits.context });
     }
-    if request.parallel > info.max_rows.min(info.max_logits) {
-        let problem = format!("{} is more than the rows of a pass", request.parallel);
-        return Err(Error::Config { name: "parallel", problem });
+    let n_rows = request.parallel.saturating_mul(request.pass_tokens);
+    let n_logits = if request.all_logits { n_rows } else { request.parallel };
+    if n_rows > info.max_rows || n_logits > info.max_logits {
+        let name = if request.pass_tokens == 1 { "parallel" } else { "pass_tokens" };
+        return Err(Error::Config { name, problem: format!("{n_rows} rows are more than a pass may have") });
     }
     let mut lists = vec![Vec::new(); request.parallel];
     let enough = lists.iter_mut().all(|list| blocks.grow(list, longest));
@@ -54,13 +56,16 @@ impl Bench<'_> {
         if request.prompt_tokens > 0 {
             timings.prefill_s = start.elapsed().as_secs_f64();
         }
-        let start = Instant::now();
-        for position in request.depth..request.depth + request.gen_tokens {
-            self.decode(position)?;
+        let (mut position, end) = (request.depth, request.depth + request.gen_tokens);
+        timings.pass_s.reserve_exact(request.gen_tokens.div_ceil(request.pass_tokens));
+        while position < end {
+            let n = request.pass_tokens.min(end - position);
+            let start = Instant::now();
+            self.decode(position, n, if request.all_logits { n } else { 1 })?;
+            timings.pass_s.push(start.elapsed().as_secs_f64());
+            position += n;
         }
-        if request.gen_tokens > 0 {
-            timings.decode_s = start.elapsed().as_secs_f64();
-        }
+        timings.decode_s = timings.pass_s.iter().sum();
         Ok(timings)
     }
 
@@ -75,7 +80,7 @@ impl Bench<'_> {
                 let n = (to - position).min(room);
                 tokens.clear();
                 tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
-                self.pass.add(&tokens, position, &self.lists[sequence], position + n == to);
+                self.pass.add(&tokens, position, &self.lists[sequence], usize::from(position + n == to));
                 (room, position) = (room - n, position + n);
                 if position == to {
                     (sequence, position) = (sequence + 1, from);
@@ -86,12 +91,14 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Computes one position of every sequence.
-    fn decode(&mut self, position: usize) -> Result<()> {
+    /// Computes `n` positions of every sequence; the last `n_logits` of each want logits.
+    fn decode(&mut self, position: usize, n: usize, n_logits: usize) -> Result<()> {
         self.pass.clear();
+        let mut tokens = Vec::with_capacity(n);
         for (sequence, list) in self.lists.iter().enumerate() {
-            let token = self.token(sequence, position);
-            self.pass.add(&[token], position, list, true);
+            tokens.clear();
+            tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
+            self.pass.add(&tokens, position, list, n_logits);
         }
         self.model.forward(&self.pass.batch, self.stop)?;
         Ok(())

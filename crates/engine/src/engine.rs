@@ -209,8 +209,10 @@ impl Engine {
     /// # Errors
     /// [`Error::CacheTooSmall`] when the cache does not hold the sequences.
     pub fn bench(&self, request: &BenchRequest) -> Result<BenchTimings> {
-        if request.parallel == 0 {
-            return Err(Error::Config { name: "parallel", problem: "must be at least 1".to_string() });
+        for (name, value) in [("parallel", request.parallel), ("pass_tokens", request.pass_tokens)] {
+            if value == 0 {
+                return Err(Error::Config { name, problem: "must be at least 1".to_string() });
+            }
         }
         self.ask(|reply| Command::Bench(request.clone(), reply))?
     }

@@ -73,12 +73,11 @@ impl Pass {
         }
     }
 
-    /// Adds rows of a sequence that is not a request (`bench`); the last one wants logits if `logits`.
-    pub(crate) fn add(&mut self, tokens: &[u32], from: usize, blocks: &[u32], logits: bool) {
+    /// Adds rows of a sequence that is not a request (`bench`); the last `n_logits` of them want logits.
+    pub(crate) fn add(&mut self, tokens: &[u32], from: usize, blocks: &[u32], n_logits: usize) {
         push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, (blocks, blocks.len()));
-        if logits {
-            self.batch.logits.push((self.batch.tokens.len() - 1) as u32);
-        }
+        let n_rows = self.batch.tokens.len();
+        self.batch.logits.extend((n_rows - n_logits.min(tokens.len())..n_rows).map(|row| row as u32));
     }
 
     /// Empties the batch.

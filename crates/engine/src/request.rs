@@ -106,21 +106,35 @@ impl Speculation {
 pub struct BenchRequest {
     /// Tokens of each prompt; 0 measures no prefill.
     pub prompt_tokens: usize,
-    /// Tokens decoded one at a time in each sequence; 0 measures no decoding.
+    /// Tokens decoded in each sequence; 0 measures no decoding.
     pub gen_tokens: usize,
     /// Tokens already in each sequence before either measurement.
     pub depth: usize,
     /// Sequences side by side, at least 1.
     pub parallel: usize,
+    /// Tokens that a decoding pass adds to each sequence, at least 1. An answer grows by one; a pass that verifies a
+    /// draft has more.
+    pub pass_tokens: usize,
+    /// Whether each of them wants its logits, as a draft's tokens do; else only the last, as in a prompt.
+    pub all_logits: bool,
+}
+
+impl Default for BenchRequest {
+    /// Nothing is measured: one sequence, one token a pass.
+    fn default() -> Self {
+        BenchRequest { prompt_tokens: 0, gen_tokens: 0, depth: 0, parallel: 1, pass_tokens: 1, all_logits: true }
+    }
 }
 
 /// What [`Engine::bench`](crate::Engine::bench) measured, in seconds of wall clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BenchTimings {
     /// For all prompts together: `parallel · prompt_tokens` tokens.
     pub prefill_s: f64,
     /// For all sequences together: `parallel · gen_tokens` tokens.
     pub decode_s: f64,
+    /// Each decoding pass, in order.
+    pub pass_s: Vec<f64>,
 }
 
 #[cfg(test)]

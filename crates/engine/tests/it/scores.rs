@@ -73,17 +73,38 @@ fn bench_computes_what_it_says() {
     let limits = Limits { context: 512, prefill_chunk: 16, max_sequences: 1 };
     let setup = Setup { limits, ..Setup::default() };
     let (engine, log) = setup.start(|_| Answer::Token(0));
-    let request = BenchRequest { prompt_tokens: 40, gen_tokens: 7, depth: 10, parallel: 3 };
+    let request = BenchRequest { prompt_tokens: 40, gen_tokens: 7, depth: 10, parallel: 3, ..BenchRequest::default() };
     let timings = engine.bench(&request).unwrap();
     assert!(timings.prefill_s > 0.0 && timings.decode_s > 0.0);
     assert_eq!(log.rows(), 3 * (10 + 40 + 7));
     assert_eq!(log.passes.lock().unwrap().last().unwrap(), &[1, 1, 1]);
     assert_eq!(engine.usage().blocks_used, 0);
-    let none = BenchRequest { prompt_tokens: 0, gen_tokens: 0, depth: 0, parallel: 1 };
+    let none = BenchRequest::default();
     assert_eq!(engine.bench(&none).unwrap(), Default::default());
     let many = BenchRequest { parallel: 9, depth: 200, ..request.clone() };
     assert!(matches!(engine.bench(&many), Err(Error::CacheTooSmall { needed: 2304, available: 1024 })));
     let deep = BenchRequest { depth: 600, ..request.clone() };
     assert!(matches!(engine.bench(&deep), Err(Error::ContextOverflow { prompt: 640, limit: 512 })));
-    assert!(engine.bench(&BenchRequest { parallel: 0, ..request }).is_err());
+    assert!(engine.bench(&BenchRequest { parallel: 0, ..request.clone() }).is_err());
+    assert!(engine.bench(&BenchRequest { pass_tokens: 0, ..request }).is_err());
+}
+
+/// Passes of `pass_tokens` rows a sequence, and what they are told to bring.
+#[test]
+fn bench_measures_passes_of_several_tokens() {
+    for (parallel, pass_tokens, all_logits) in [(1, 4, true), (1, 4, false), (3, 5, true)] {
+        let (engine, log) = Setup::default().start(|prefix| Answer::Token(mixed(prefix)));
+        let request =
+            BenchRequest { gen_tokens: 18, depth: 9, parallel, pass_tokens, all_logits, ..BenchRequest::default() };
+        let timings = engine.bench(&request).unwrap();
+        assert_eq!(timings.pass_s.len(), 18usize.div_ceil(pass_tokens));
+        assert_eq!(timings.decode_s, timings.pass_s.iter().sum::<f64>());
+        assert_eq!(log.rows(), parallel * (9 + 18));
+        let passes = log.passes.lock().unwrap();
+        let decoding = &passes[passes.len() - timings.pass_s.len()..];
+        assert!(decoding[..3].iter().all(|rows| *rows == vec![pass_tokens; parallel]), "{decoding:?}");
+    }
+    let (engine, _) = Setup::default().start(|_| Answer::Token(0));
+    let wide = BenchRequest { gen_tokens: 65, pass_tokens: 65, ..BenchRequest::default() };
+    assert!(matches!(engine.bench(&wide), Err(Error::Config { name: "pass_tokens", .. })));
 }

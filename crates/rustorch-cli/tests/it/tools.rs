@@ -159,6 +159,28 @@ fn bench_has_the_keys_of_the_interface() {
 }
 
 #[test]
+fn bench_sweeps_over_what_fits() {
+    let model = llama();
+    let base = ["bench", "--model", model.to_str().unwrap(), "--sweep", "--repeat", "1", "--threads", "1"];
+    let home = Home::new();
+    let result = home.run(&[&base[..], &["--ctx", "200", "--json"]].concat()).ends_with(0).json();
+    assert_eq!(result["context"], 200);
+    assert_eq!(result["prefill"].as_array().unwrap().len(), 1, "{result}");
+    assert_eq!(result["decode"][0]["depth"], 0);
+    let passes = result["passes"].as_array().unwrap();
+    assert_eq!(
+        passes.iter().map(|row| row["tokens"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 6, 8, 12, 16, 32]
+    );
+    assert!(passes[3]["draft_ms"]["median"].as_f64().unwrap() > 0.0, "{result}");
+    assert!(passes[8].get("batch_ms").is_none());
+    let skipped: Vec<&str> = result["skipped"].as_array().unwrap().iter().map(|why| why.as_str().unwrap()).collect();
+    assert!(skipped.iter().any(|why| why.starts_with("prefill 512") && why.contains("200")), "{skipped:?}");
+    assert!(home.run(&[&base[..], &["--ctx", "200"]].concat()).ends_with(0).text().contains("pass of"));
+    home.run(&[&base[..], &["--depth", "5"]].concat()).ends_with(2);
+}
+
+#[test]
 fn inspect_shows_what_is_in_the_file() {
     let model = llama();
     let home = Home::new();
