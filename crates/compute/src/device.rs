@@ -439,6 +439,10 @@ pub trait Device: Send + Sync {
     /// A KV cache. Memory that is never written need not become resident.
     fn kv_cache(&self, spec: &KvSpec) -> Result<KvCache>;
 
+    /// Copies the keys and values of all positions of a block, in every layer: a sequence that leaves another in the
+    /// middle of a block goes on in a copy.
+    fn copy_kv_block(&self, cache: &mut KvCache, from: u32, to: u32) -> Result<()>;
+
     /// Copies host values to the start of `to`.
     fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()>;
 

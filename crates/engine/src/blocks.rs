@@ -2,8 +2,12 @@
 //! numbers themselves live on the device.
 //!
 //! A block is written by one sequence only. Once it is full it may be shared, because the position that a token has
-//! and the tokens before it fix its keys and values. Finished sequences stay as cached prefixes until their blocks are
-//! needed; then the least recently used one gives up blocks from its end.
+//! and the tokens before it fix its keys and values; of one that is not, a new sequence gets a copy. Finished sequences
+//! stay as cached prefixes until their blocks are needed, or until there are more of them than the budget allows: then
+//! the least recently used one gives up blocks from its end.
+//!
+//! The budget is for what lies beside the windows: the prefix used last belongs to the window that nobody uses at this
+//! moment (in a chat: the conversation itself, between two turns), and does not count.
 
 use compute::KV_BLOCK;
 
@@ -14,10 +18,19 @@ pub(crate) struct Blocks {
     owners: Vec<u32>,
     /// Blocks without owner, lowest number last, so that a small conversation touches little memory.
     free: Vec<u32>,
+    /// Least recently used first.
     cached: Vec<Cached>,
     clock: u64,
     /// Starts that could use something, and the positions they used.
     hits: (usize, usize),
+    /// Blocks that cached prefixes may hold beside the windows.
+    budget: usize,
+    /// Windows that no sequence uses.
+    n_idle: usize,
+    /// See [`Blocks::n_saved`].
+    n_saved: (usize, usize),
+    /// For counting, kept for its memory.
+    left: Vec<u32>,
 }
 
 /// A finished sequence whose keys and values are still there.
@@ -28,24 +41,29 @@ struct Cached {
     last_used: u64,
 }
 
-/// A cut inside a block takes the rest of the cached prefix from whoever might want it again; sharing whole blocks
-/// instead costs up to a block of recomputation. The rest is given up when it is at most this many tokens: an answer
-/// that is undone or made again, but not another conversation that begins in the same way.
-const GIVEN_UP: usize = 512;
-
 /// The start of a new sequence.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Start {
     /// Its blocks so far.
     pub(crate) blocks: Vec<u32>,
-    /// Positions in them that need not be computed.
+    /// Positions in them that need not be computed, once the copy is made.
     pub(crate) n_computed: usize,
+    /// The block to copy into the last of its own; it is held until [`Blocks::begun`].
+    pub(crate) copy_from: Option<u32>,
 }
 
 impl Blocks {
-    pub(crate) fn new(n_blocks: usize) -> Self {
+    /// `budget`: blocks that cached prefixes may hold beside the windows.
+    pub(crate) fn new(n_blocks: usize, budget: usize) -> Self {
         let n = u32::try_from(n_blocks).unwrap_or(u32::MAX);
-        Blocks { owners: vec![0; n as usize], free: (0..n).rev().collect(), cached: Vec::new(), clock: 0, hits: (0, 0) }
+        let (owners, free) = (vec![0; n as usize], (0..n).rev().collect());
+        let left = Vec::with_capacity(n as usize);
+        Blocks { owners, free, cached: Vec::new(), clock: 0, hits: (0, 0), budget, n_idle: 0, n_saved: (0, 0), left }
+    }
+
+    /// As new, but counting on: what the cache held is lost.
+    pub(crate) fn anew(&self) -> Self {
+        Blocks { hits: self.hits, ..Blocks::new(self.owners.len(), self.budget) }
     }
 
     /// Blocks with an owner.
@@ -63,19 +81,51 @@ impl Blocks {
         self.hits
     }
 
-    /// Keeps counting where another left off.
-    pub(crate) fn counting_from(mut self, hits: (usize, usize)) -> Self {
-        self.hits = hits;
-        self
+    /// Blocks that cached prefixes may hold beside the windows.
+    pub(crate) fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// Blocks that nobody but cached prefixes owns: all of them, and those beside the windows. The latter are at most the
+    /// budget after [`Blocks::keep_to_budget`].
+    pub(crate) fn n_saved(&self) -> (usize, usize) {
+        self.n_saved
+    }
+
+    /// Lets the least recently used prefixes give up blocks until those beside the `n_idle` windows that no sequence uses
+    /// keep to the budget.
+    pub(crate) fn keep_to_budget(&mut self, n_idle: usize) {
+        self.n_idle = n_idle;
+        self.count();
+        let mut excess = self.n_saved.1.saturating_sub(self.budget);
+        while excess > 0 && self.cached.len() > n_idle {
+            let n_free = self.free.len();
+            self.cut_oldest();
+            excess = excess.saturating_sub(self.free.len() - n_free);
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let n_beside = self.cached.len().saturating_sub(self.n_idle);
+        self.n_saved = (self.n_only_of(self.cached.len()), self.n_only_of(n_beside));
+    }
+
+    /// Blocks that have no owner but the first `n` cached prefixes.
+    fn n_only_of(&mut self, n: usize) -> usize {
+        let Blocks { left, owners, cached, .. } = self;
+        left.clone_from(owners);
+        let blocks = cached.iter().take(n).flat_map(|cached| &cached.blocks);
+        blocks.fold(0, |n, &block| {
+            let left = &mut left[block as usize];
+            *left -= 1;
+            n + usize::from(*left == 0)
+        })
     }
 
     /// Blocks that are free or would become so if every cached prefix went.
-    pub(crate) fn n_available(&self) -> usize {
-        let mut left = self.owners.clone();
-        for &block in self.cached.iter().flat_map(|cached| &cached.blocks) {
-            left[block as usize] -= 1;
-        }
-        left.iter().filter(|&&owners| owners == 0).count()
+    pub(crate) fn n_available(&mut self) -> usize {
+        self.free.len() + self.n_only_of(self.cached.len())
     }
 
     /// Makes `blocks` hold `n_positions`, evicting cached prefixes as needed. False, and nothing taken, if it cannot.
@@ -115,17 +165,19 @@ impl Blocks {
         if let Some(longer) = self.cached.iter_mut().find(|cached| cached.tokens.starts_with(&tokens)) {
             longer.last_used = self.clock;
             self.release(blocks);
+            self.cached.sort_by_key(|cached| cached.last_used);
             return;
         }
         while let Some(at) = self.cached.iter().position(|cached| tokens.starts_with(&cached.tokens)) {
-            let shorter = self.cached.swap_remove(at);
+            let shorter = self.cached.remove(at);
             self.release(shorter.blocks);
         }
         self.cached.push(Cached { tokens, blocks, last_used: self.clock });
     }
 
-    /// The longest usable start for `tokens`, at most `most` positions, from the cached prefixes or from running
-    /// sequences (their computed tokens and blocks).
+    /// The longest start for `tokens`, at most `most` positions, from the cached prefixes or from running sequences (their
+    /// computed tokens and blocks). A prefix that is used to its end is taken over; of any other, whole blocks are shared
+    /// and the rest is to be copied, so that it can be used again.
     pub(crate) fn start<'a>(
         &mut self,
         tokens: &[u32],
@@ -133,28 +185,40 @@ impl Blocks {
         running: impl Iterator<Item = (&'a [u32], &'a [u32])>,
     ) -> Start {
         let wanted = &tokens[..most.min(tokens.len())];
-        let shared = running.map(|(theirs, blocks)| (whole_blocks(common(wanted, theirs)), blocks));
-        let shared = shared.max_by_key(|(n, _)| *n).unwrap_or((0, &[]));
-        let offer = |(at, cached): (usize, &Cached)| {
-            let (n, take_over) = self.usable(wanted, cached);
-            (n, cached.last_used, at, take_over)
+        let shared = running.map(|(theirs, blocks)| (common(wanted, theirs), blocks)).max_by_key(|(n, _)| *n);
+        let (n_shared, blocks) = shared.unwrap_or((0, &[]));
+        let offers = self.cached.iter().enumerate().map(|(at, cached)| {
+            let n = common(wanted, &cached.tokens);
+            (n, n == cached.tokens.len(), cached.last_used, at)
+        });
+        let Some((n, is_whole, _, at)) = offers.max().filter(|offer| offer.0 > 0 && offer.0 >= n_shared) else {
+            return self.share(&blocks[..n_shared.div_ceil(KV_BLOCK)], n_shared);
         };
-        let best = self.cached.iter().enumerate().map(offer).max();
-        let start = match best {
-            Some((n, _, at, true)) if n > 0 && n >= shared.0 => self.take_over(at, n),
-            Some((n, _, at, false)) if n > 0 && n >= shared.0 => {
-                self.clock += 1;
-                let (clock, cached) = (self.clock, &mut self.cached[at]);
-                cached.last_used = clock;
-                let blocks = cached.blocks[..n / KV_BLOCK].to_vec();
-                self.share(blocks, n)
+        // The block that would be written further must have no other owner.
+        let goes_on = |block: &u32| n.is_multiple_of(KV_BLOCK) || self.owners[*block as usize] == 1;
+        if is_whole && self.cached[at].blocks.last().is_none_or(goes_on) {
+            let cached = self.cached.remove(at);
+            return Start { blocks: cached.blocks, n_computed: n, copy_from: None };
+        }
+        self.clock += 1;
+        self.cached[at].last_used = self.clock;
+        let blocks = self.cached[at].blocks[..n.div_ceil(KV_BLOCK)].to_vec();
+        self.cached.sort_by_key(|cached| cached.last_used);
+        self.share(&blocks, n)
+    }
+
+    /// The copy of a start was made, or could not be: then the start ends with its last whole block.
+    pub(crate) fn begun(&mut self, start: &mut Start, copied: bool) {
+        if let Some(from) = start.copy_from.take() {
+            self.release([from]);
+            if !copied {
+                self.release(start.blocks.pop());
+                start.n_computed = whole_blocks(start.n_computed);
             }
-            _ => self.share(shared.1[..shared.0 / KV_BLOCK].to_vec(), shared.0),
-        };
+        }
         if start.n_computed > 0 {
             self.hits = (self.hits.0 + 1, self.hits.1 + start.n_computed);
         }
-        start
     }
 
     /// Tokens of this prefix that are in a cached prefix.
@@ -165,9 +229,10 @@ impl Blocks {
     /// Forgets the cached prefixes that hold any of these blocks: their numbers are not to be trusted.
     pub(crate) fn distrust(&mut self, blocks: &[u32]) {
         while let Some(at) = self.cached.iter().position(|cached| cached.blocks.iter().any(|b| blocks.contains(b))) {
-            let cached = self.cached.swap_remove(at);
+            let cached = self.cached.remove(at);
             self.release(cached.blocks);
         }
+        self.count();
     }
 
     /// Forgets all cached prefixes.
@@ -175,49 +240,52 @@ impl Blocks {
         for cached in std::mem::take(&mut self.cached) {
             self.release(cached.blocks);
         }
+        self.count();
     }
 
     fn take(&mut self) -> Option<u32> {
-        while self.free.is_empty() {
-            let oldest = (0..self.cached.len()).min_by_key(|&at| self.cached[at].last_used)?;
-            let cached = &mut self.cached[oldest];
-            let Some(block) = cached.blocks.pop() else {
-                self.cached.swap_remove(oldest);
-                continue;
-            };
-            cached.tokens.truncate(cached.blocks.len() * KV_BLOCK);
-            self.release([block]);
+        if self.free.is_empty() {
+            while self.free.is_empty() && !self.cached.is_empty() {
+                self.cut_oldest();
+            }
+            self.count();
         }
         let block = self.free.pop()?;
         self.owners[block as usize] = 1;
         Some(block)
     }
 
-    /// Positions of a cached prefix that `wanted` can use, and whether it takes the prefix over (else it shares whole
-    /// blocks).
-    fn usable(&self, wanted: &[u32], cached: &Cached) -> (usize, bool) {
-        let n = common(wanted, &cached.tokens);
-        let (whole, lost) = (whole_blocks(n), cached.tokens.len() - n);
-        if n == whole {
-            return (n, lost == 0);
+    /// Takes the last block from the least recently used prefix, which there must be. It goes as a whole once it has none
+    /// left, or when what is left begins another prefix too.
+    fn cut_oldest(&mut self) {
+        let mut oldest = self.cached.remove(0);
+        self.release(oldest.blocks.pop());
+        oldest.tokens.truncate(oldest.blocks.len() * KV_BLOCK);
+        if self.cached.iter().any(|cached| cached.tokens.starts_with(&oldest.tokens)) {
+            self.release(oldest.blocks);
+        } else if !oldest.blocks.is_empty() {
+            self.cached.insert(0, oldest);
         }
-        // The block that would be written further must have no other owner.
-        let own = cached.blocks.get(n / KV_BLOCK).is_some_and(|&block| self.owners[block as usize] == 1);
-        if own && lost <= GIVEN_UP { (n, true) } else { (whole, false) }
     }
 
-    fn take_over(&mut self, at: usize, n: usize) -> Start {
-        let mut blocks = self.cached.swap_remove(at).blocks;
-        let keep = n.div_ceil(KV_BLOCK).min(blocks.len());
-        self.release(blocks.drain(keep..));
-        Start { blocks, n_computed: n }
-    }
-
-    fn share(&mut self, blocks: Vec<u32>, n: usize) -> Start {
-        for &block in &blocks {
+    /// A start of `n` positions in blocks of another: whole ones are shared, the last one is copied if it is not whole
+    /// and there is a block for the copy.
+    fn share(&mut self, blocks: &[u32], n: usize) -> Start {
+        let mut start = Start { blocks: blocks.to_vec(), n_computed: n, copy_from: None };
+        for &block in &start.blocks {
             self.owners[block as usize] += 1;
         }
-        Start { blocks, n_computed: n }
+        if !n.is_multiple_of(KV_BLOCK) {
+            start.copy_from = start.blocks.pop();
+            match self.take() {
+                Some(own) => start.blocks.push(own),
+                None => {
+                    self.release(start.copy_from.take());
+                    start.n_computed = whole_blocks(n);
+                }
+            }
+        }
+        start
     }
 }
 
@@ -245,6 +313,13 @@ mod tests {
         blocks.keep(tokens.to_vec(), own, tokens.len());
     }
 
+    /// A sequence that begins, and whose copy succeeds or not.
+    fn started(blocks: &mut Blocks, tokens: &[u32], most: usize, copied: bool) -> Start {
+        let mut start = blocks.start(tokens, most, std::iter::empty());
+        blocks.begun(&mut start, copied);
+        start
+    }
+
     /// Every block is either free or has the owners that the lists say.
     fn consistent(blocks: &Blocks, live: &[&[u32]]) {
         let mut owners = vec![0; blocks.owners.len()];
@@ -256,15 +331,16 @@ mod tests {
         let free = owners.iter().filter(|&&n| n == 0).count();
         assert_eq!(free, blocks.free.len());
         assert!(blocks.cached.iter().all(|c| c.tokens.len() <= c.blocks.len() * KV_BLOCK));
+        assert!(blocks.cached.is_sorted_by_key(|c| c.last_used));
     }
 
     /// What a new sequence can use of one cached prefix of `cached` tokens that agrees for `agree` tokens.
     fn check(cached: usize, agree: usize, expected: usize, left: usize) {
-        let mut blocks = Blocks::new(16);
+        let mut blocks = Blocks::new(16, 16);
         finished(&mut blocks, &run(0, cached));
         let mut tokens = run(0, agree);
         tokens.extend(run(9000, 10));
-        let start = blocks.start(&tokens, tokens.len() - 1, std::iter::empty());
+        let start = started(&mut blocks, &tokens, tokens.len() - 1, true);
         assert_eq!(start.n_computed, expected, "{cached} {agree}");
         assert_eq!(start.blocks.len(), expected.div_ceil(KV_BLOCK));
         assert_eq!(blocks.longest_cached(&run(0, cached)), left, "{cached} {agree}");
@@ -274,42 +350,102 @@ mod tests {
     #[test]
     fn reuse() {
         check(100, 100, 100, 0); // continued: taken over
-        check(300, 90, 90, 0); // a short end is given up
-        check(700, 90, 64, 700); // a long one is not: whole blocks are shared
-        check(700, 128, 128, 700); // at a block border nothing is lost
+        check(300, 90, 90, 300); // cut inside a block: its part is copied
+        check(700, 90, 90, 700);
+        check(700, 128, 128, 700); // at a block border nothing is copied
         check(128, 128, 128, 0);
-        check(700, 10, 0, 700);
-        check(40, 30, 30, 0);
+        check(700, 10, 10, 700);
+        check(40, 30, 30, 40);
         check(40, 0, 0, 40);
     }
 
     #[test]
     fn a_shared_block_is_never_written() {
-        let mut blocks = Blocks::new(16);
+        let mut blocks = Blocks::new(16, 16);
         finished(&mut blocks, &run(0, 500));
-        let shared = blocks.start(&run(0, 129), 128, std::iter::empty());
+        let shared = started(&mut blocks, &run(0, 129), 128, true);
         assert_eq!(shared.n_computed, 128);
-        // The cached one can be cut to 420 by the next, which may then only write behind it.
-        let own = blocks.start(&run(0, 420), 419, std::iter::empty());
-        assert_eq!(own.n_computed, 419);
+        let own = started(&mut blocks, &run(0, 420), 419, true);
+        assert_eq!((own.n_computed, &own.blocks[..2]), (419, shared.blocks.as_slice()));
+        assert!(blocks.cached.iter().all(|cached| cached.blocks.last() != own.blocks.last()), "a block of its own");
         consistent(&blocks, &[&shared.blocks, &own.blocks]);
-        // A prefix whose partial block has a second owner is only shared up to that block.
-        let mut blocks = Blocks::new(16);
-        finished(&mut blocks, &run(0, 128));
-        let other = blocks.start(&run(0, 200), 64, std::iter::empty());
-        assert_eq!(other.n_computed, 64);
-        let again = blocks.start(&run(0, 200), 63, std::iter::empty());
-        assert_eq!(again.n_computed, 0);
-        consistent(&blocks, &[&other.blocks, &again.blocks]);
+        // One that could be continued, but whose last block has a second owner, is copied too.
+        let mut blocks = Blocks::new(16, 16);
+        finished(&mut blocks, &run(0, 100));
+        let held = blocks.start(&run(0, 200), 90, std::iter::empty());
+        let other = started(&mut blocks, &run(0, 200), 199, true);
+        assert_eq!((other.n_computed, blocks.n_cached()), (100, 1));
+        let mut held = held;
+        blocks.begun(&mut held, true);
+        consistent(&blocks, &[&held.blocks, &other.blocks]);
+        assert_eq!(blocks.hits(), (2, 190));
     }
 
     #[test]
-    fn running_sequences_share_whole_blocks() {
-        let mut blocks = Blocks::new(16);
+    fn without_a_copy_whole_blocks_are_shared() {
+        // The copy fails.
+        let mut blocks = Blocks::new(16, 16);
+        finished(&mut blocks, &run(0, 300));
+        let start = started(&mut blocks, &run(0, 200), 199, false);
+        assert_eq!((start.n_computed, start.blocks.len(), blocks.hits()), (192, 3, (1, 192)));
+        consistent(&blocks, &[&start.blocks]);
+        // There is no block for it: not even by taking from the prefix itself.
+        let mut blocks = Blocks::new(2, 2);
+        finished(&mut blocks, &run(0, 128));
+        let mut own = Vec::new();
+        let start = started(&mut blocks, &run(0, 100), 99, true);
+        assert_eq!(start.n_computed, 64, "the block to copy from is held, and there is no other");
+        assert!(blocks.grow(&mut own, 64));
+        consistent(&blocks, &[&start.blocks, &own]);
+    }
+
+    /// Conversations one after the other, some going on, some branching off, some new: what is kept beside the window
+    /// never exceeds the budget, and the last one is always whole.
+    #[test]
+    fn the_budget_holds() {
+        for (budget, n_windows) in [(0, 1), (3, 1), (40, 1), (5, 2)] {
+            let n_blocks = 10 * n_windows + budget;
+            let mut blocks = Blocks::new(n_blocks, budget);
+            let mut past: Vec<Vec<u32>> = Vec::new();
+            let mut dice = 12_345u32;
+            let mut roll = |n: u32| {
+                dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (dice >> 16) % n
+            };
+            for turn in 0..300 {
+                let mut tokens = match past.get(roll(past.len() as u32 + 1) as usize) {
+                    Some(earlier) => earlier[..1 + roll(earlier.len() as u32) as usize].to_vec(),
+                    None => Vec::new(),
+                };
+                tokens.truncate(600);
+                tokens.extend(run(turn * 1000, 1 + roll(640 - tokens.len() as u32) as usize));
+                let mut start = blocks.start(&tokens, tokens.len() - 1, std::iter::empty());
+                blocks.begun(&mut start, roll(10) > 0);
+                blocks.keep_to_budget(n_windows - 1);
+                assert!(blocks.n_saved().1 <= budget, "{:?} of {budget}", blocks.n_saved());
+                assert!(blocks.grow(&mut start.blocks, tokens.len()), "the window is always there");
+                consistent(&blocks, &[&start.blocks]);
+                blocks.keep(tokens.clone(), start.blocks, tokens.len());
+                blocks.keep_to_budget(n_windows);
+                assert!(blocks.n_saved().1 <= budget && blocks.n_saved().0 <= n_blocks);
+                assert_eq!(blocks.longest_cached(&tokens), tokens.len());
+                consistent(&blocks, &[]);
+                past.push(tokens);
+            }
+            assert!(blocks.n_cached() > 1 || budget == 0);
+        }
+    }
+
+    #[test]
+    fn running_sequences_share_what_they_have() {
+        let mut blocks = Blocks::new(16, 16);
         let (tokens, mut own) = (run(0, 150), Vec::new());
         assert!(blocks.grow(&mut own, 150));
-        let start = blocks.start(&run(0, 400), 399, [(tokens.as_slice(), own.as_slice())].into_iter());
-        assert_eq!((start.n_computed, start.blocks.as_slice()), (128, &own[..2]));
+        let mut start = blocks.start(&run(0, 400), 399, [(tokens.as_slice(), own.as_slice())].into_iter());
+        assert_eq!((start.n_computed, start.copy_from), (150, Some(own[2])));
+        blocks.begun(&mut start, true);
+        assert_eq!(start.blocks[..2], own[..2]);
+        assert_ne!(start.blocks[2], own[2]);
         consistent(&blocks, &[&own, &start.blocks]);
         blocks.release(own);
         consistent(&blocks, &[&start.blocks]);
@@ -317,7 +453,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_gives_way_from_its_end() {
-        let mut blocks = Blocks::new(6);
+        let mut blocks = Blocks::new(6, 6);
         finished(&mut blocks, &run(0, 192));
         finished(&mut blocks, &run(1000, 192));
         assert_eq!((blocks.n_used(), blocks.n_available()), (6, 6));
@@ -336,7 +472,7 @@ mod tests {
 
     #[test]
     fn keep_holds_each_prefix_once() {
-        let mut blocks = Blocks::new(16);
+        let mut blocks = Blocks::new(16, 16);
         finished(&mut blocks, &run(0, 100));
         finished(&mut blocks, &run(0, 60)); // inside the first
         assert_eq!(blocks.n_cached(), 1);
@@ -353,10 +489,10 @@ mod tests {
 
     #[test]
     fn distrust_forgets_what_shares_a_block() {
-        let mut blocks = Blocks::new(16);
+        let mut blocks = Blocks::new(16, 16);
         finished(&mut blocks, &run(0, 700));
         finished(&mut blocks, &run(1000, 100));
-        let start = blocks.start(&run(0, 70), 69, std::iter::empty());
+        let start = started(&mut blocks, &run(0, 70), 69, true);
         blocks.distrust(&start.blocks);
         assert_eq!(blocks.n_cached(), 1);
         consistent(&blocks, &[&start.blocks]);

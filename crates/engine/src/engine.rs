@@ -42,6 +42,13 @@ pub struct Limits {
     pub max_sequences: usize,
 }
 
+impl Limits {
+    /// Blocks of the cache beyond the windows of all sequences: the budget of saved prefixes.
+    pub(crate) fn budget_blocks(&self, info: &Info) -> usize {
+        info.n_blocks.saturating_sub(self.max_sequences.saturating_mul(self.context.div_ceil(KV_BLOCK)))
+    }
+}
+
 /// A loaded model and how to run it.
 pub struct EngineConfig {
     /// The model.
@@ -54,9 +61,11 @@ pub struct EngineConfig {
     pub kv_type: KvType,
     /// Rows of one prefill pass; see [`Limits::prefill_chunk`].
     pub prefill_chunk: usize,
-    /// Sequences computed at a time. The cache is made for as many full windows; what running sequences leave of it holds
-    /// the prefixes of finished ones, so they never take more memory than the windows do.
+    /// Sequences computed at a time. The cache is made for as many full windows.
     pub max_sequences: usize,
+    /// Positions of the cache beyond the windows, in whole blocks of [`KV_BLOCK`]: they hold the prefixes of finished
+    /// sequences (other conversations, other branches). What was computed last stays in the window even without any.
+    pub saved_positions: usize,
 }
 
 /// What the engine holds and does at this moment.
@@ -68,6 +77,12 @@ pub struct Usage {
     pub n_blocks: usize,
     /// Prefixes kept for reuse.
     pub cached_prefixes: usize,
+    /// Bytes of the blocks that only they hold.
+    pub cached_bytes: u64,
+    /// Bytes that they may take beside the windows.
+    pub budget_bytes: u64,
+    /// Bytes that they take of these. What was used last belongs to a window that is idle, and does not count.
+    pub budget_used_bytes: u64,
     /// Requests that could begin with positions already computed, since the start.
     pub prefix_hits: usize,
     /// Positions that were not computed again for them.
@@ -122,9 +137,11 @@ impl Engine {
     /// [`Error::Config`] for a limit that is zero or more than the model can do; [`Error::Model`] when the cache does
     /// not fit.
     pub fn start(config: EngineConfig) -> Result<Engine> {
-        let EngineConfig { decoder, tokenizer, context, kv_type, prefill_chunk, max_sequences } = config;
+        let EngineConfig { decoder, tokenizer, context, kv_type, prefill_chunk, max_sequences, saved_positions } =
+            config;
         // Whole blocks for each sequence: none has to wait for another's.
-        let positions = context.div_ceil(KV_BLOCK).saturating_mul(KV_BLOCK).saturating_mul(max_sequences);
+        let windows = context.div_ceil(KV_BLOCK).saturating_mul(KV_BLOCK).saturating_mul(max_sequences);
+        let positions = windows.saturating_add(saved_positions / KV_BLOCK * KV_BLOCK);
         let loaded = Loaded::new(decoder, positions, kv_type)?;
         let limits = Limits { context, prefill_chunk, max_sequences };
         Engine::with_parts(Box::new(loaded), Arc::new(Spelling::new(tokenizer)), limits)
@@ -138,7 +155,9 @@ impl Engine {
         let info = model.info();
         check_limits(&limits, &info)?;
         let (commands, inbox) = mpsc::channel();
-        let usage = Arc::new(RwLock::new(Usage { n_blocks: info.n_blocks, ..Usage::default() }));
+        let budget_bytes = limits.budget_blocks(&info) as u64 * info.block_bytes();
+        let usage = Usage { n_blocks: info.n_blocks, budget_bytes, ..Usage::default() };
+        let usage = Arc::new(RwLock::new(usage));
         let stopping = Arc::new(AtomicBool::new(false));
         let worker = Worker::new(model, limits, inbox, Arc::clone(&usage), Arc::clone(&stopping));
         let thread = std::thread::Builder::new()

@@ -19,6 +19,9 @@ pub trait Forward: Send {
     /// [`Error::Interrupted`](crate::Error::Interrupted); what it wrote to the cache by then does not matter.
     fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]>;
 
+    /// Copies the keys and values of all positions of one block of the cache to another.
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;
+
     /// Makes the cache anew after a panic. What it held is lost.
     fn reset(&mut self) -> Result<()>;
 }

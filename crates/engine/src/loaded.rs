@@ -48,6 +48,11 @@ impl Forward for Loaded {
         self.decoder.forward_until(batch, cache, stop).map_err(failed)
     }
 
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
+        let cache = self.cache.as_mut().ok_or_else(|| Error::Model("there is no KV cache".into()))?;
+        self.decoder.device().copy_kv_block(cache, from, to).map_err(|error| Error::Model(Box::new(error)))
+    }
+
     fn reset(&mut self) -> Result<()> {
         // Two caches at once might not fit: the old one goes before the new one comes.
         self.cache = None;

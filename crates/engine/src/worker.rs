@@ -85,7 +85,7 @@ impl Worker {
         let info = model.info();
         Worker {
             model,
-            blocks: Blocks::new(info.n_blocks),
+            blocks: Blocks::new(info.n_blocks, limits.budget_blocks(&info)),
             info,
             limits,
             inbox,
@@ -223,7 +223,15 @@ impl Worker {
             }
             let Some(mut sequence) = self.waiting.pop_front() else { break };
             let running = self.running.iter().map(|other| (&other.tokens[..other.n_computed], other.blocks.as_slice()));
-            let start = self.blocks.start(&sequence.tokens, sequence.most_reusable(), running);
+            let mut start = self.blocks.start(&sequence.tokens, sequence.most_reusable(), running);
+            let copied = match (start.copy_from, start.blocks.last()) {
+                (Some(from), Some(&to)) => self.model.copy_block(from, to),
+                _ => Ok(()),
+            };
+            if let Err(error) = &copied {
+                tracing::warn!(%error, "a part of a cached prefix is computed again");
+            }
+            self.blocks.begun(&mut start, copied.is_ok());
             (sequence.blocks, sequence.n_computed) = (start.blocks, start.n_computed);
             if let Task::Generate(generation) = &mut sequence.task {
                 let n_blocks = generation.most_tokens().div_ceil(compute::KV_BLOCK);
@@ -231,7 +239,13 @@ impl Worker {
                 generation.begin(sequence.n_computed);
             }
             self.running.push(sequence);
+            self.blocks.keep_to_budget(self.n_idle());
         }
+    }
+
+    /// Windows that no sequence uses.
+    fn n_idle(&self) -> usize {
+        self.limits.max_sequences.saturating_sub(self.running.len())
     }
 
     /// Lets a sequence that decodes alone guess ahead. Beside others there is none: their rows fill the pass with tokens
@@ -354,7 +368,7 @@ impl Worker {
             Ok(Err(error)) => Some(error.to_string()),
             Err(panic) => Some(message(&*panic)),
         };
-        self.blocks = Blocks::new(self.info.n_blocks).counting_from(self.blocks.hits());
+        self.blocks = self.blocks.anew();
         for sequence in &mut self.running {
             sequence.blocks.clear();
             sequence.n_computed = 0;
@@ -386,6 +400,7 @@ impl Worker {
             }
             _ => self.blocks.release(blocks),
         }
+        self.blocks.keep_to_budget(self.n_idle());
         self.publish();
         let outbox = match (sequence.task, ending) {
             (Task::Generate(mut generation), Ending::Done(reason)) => {
@@ -408,7 +423,7 @@ impl Worker {
 
     /// Ends everything with an error and starts with an empty cache.
     fn fail_all(&mut self, message: &str) {
-        self.blocks = Blocks::new(self.info.n_blocks).counting_from(self.blocks.hits());
+        self.blocks = self.blocks.anew();
         self.endings.clear();
         self.broken = true;
         for mut sequence in std::mem::take(&mut self.running).into_iter().chain(std::mem::take(&mut self.waiting)) {
@@ -424,7 +439,7 @@ impl Worker {
         let stop = || stopping.load(Ordering::SeqCst);
         let run = AssertUnwindSafe(|| bench::run(&request, &mut **model, info, limits, blocks, pass, &stop));
         let result = catch_unwind(run).unwrap_or_else(|panic| {
-            self.blocks = Blocks::new(self.info.n_blocks).counting_from(self.blocks.hits());
+            self.blocks = self.blocks.anew();
             self.broken = true;
             Err(Error::Panicked { message: message(&*panic) })
         });
@@ -433,10 +448,15 @@ impl Worker {
     }
 
     fn publish(&self) {
+        let bytes = |n_blocks: usize| n_blocks as u64 * self.info.block_bytes();
+        let (saved, beside) = self.blocks.n_saved();
         let usage = Usage {
             blocks_used: self.blocks.n_used(),
             n_blocks: self.info.n_blocks,
             cached_prefixes: self.blocks.n_cached(),
+            cached_bytes: bytes(saved),
+            budget_bytes: bytes(self.blocks.budget()),
+            budget_used_bytes: bytes(beside),
             prefix_hits: self.blocks.hits().0,
             reused_positions: self.blocks.hits().1,
             running: self.running.len(),

@@ -11,7 +11,7 @@ use crate::{
     terminal_filter::visible_line,
 };
 use checkpoint::{Checkpoint, OpenOptions};
-use compute::KvType;
+use compute::{KV_BLOCK, KvType};
 use engine::{Engine, EngineConfig};
 use model::{Decoder, HyperParams, LoadOptions, MemoryPlan, kv_bytes};
 use std::{
@@ -156,14 +156,25 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
 /// Loads everything. `interrupted` is asked often; once true, loading ends with [`Exit::Interrupted`].
 pub(crate) fn load(settings: &Settings, interrupted: &dyn Fn() -> bool) -> Result<Loaded> {
     let checkpoint = open(settings)?;
-    load_from(&checkpoint, settings, 1, interrupted)
+    load_into(&checkpoint, settings, 1, true, interrupted)
 }
 
-/// Loads an open model file, with a cache for `n_sequences` full windows.
+/// Loads an open model file, with a cache for `n_sequences` full windows and nothing else.
 pub(crate) fn load_from(
     checkpoint: &Checkpoint,
     settings: &Settings,
     n_sequences: usize,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Loaded> {
+    load_into(checkpoint, settings, n_sequences, false, interrupted)
+}
+
+/// `saves`: the cache has room for saved prefixes too, as the settings say.
+fn load_into(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    n_sequences: usize,
+    saves: bool,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Loaded> {
     let start = Instant::now();
@@ -173,16 +184,11 @@ pub(crate) fn load_from(
     // Small things that may be wrong come before large ones that take time.
     let tokenizer = Tokenizer::from_checkpoint(checkpoint).map_err(|error| text_failure(&path, &error))?;
     let template = find_template(checkpoint, settings)?;
-    let kv_type_for = |context: usize| {
-        let positions = context.saturating_mul(n_sequences);
-        settings.kv_type(kv_bytes(&hyper, positions, KvType::F32).unwrap_or(u64::MAX))
-    };
-    let plan_for = |context: usize| {
-        let rows = settings.backend.prefill_chunk.min(context);
-        MemoryPlan::new(checkpoint, &hyper, context.saturating_mul(n_sequences), kv_type_for(context), rows)
-    };
-    let (context, plan) = choose_window(settings, &hyper, available_memory(), &plan_for)
-        .map_err(|error| error.into_failure(&path, &kv_type_for))?;
+    let available = available_memory();
+    let room = Room { checkpoint, hyper: &hyper, settings, n_sequences, saves, available };
+    let (context, plan) = choose_window(settings, &hyper, available, &|context| Ok(room.plan(context)?.0))
+        .map_err(|error| error.into_failure(&path, &|context| room.kv_type(context)))?;
+    let (_, saved_positions) = room.plan(context).map_err(model_error)?;
     tell_about_window(settings, context, hyper.context_length);
     let device = backends::open(settings)?;
     let chunk = settings.backend.prefill_chunk.min(context);
@@ -205,9 +211,10 @@ pub(crate) fn load_from(
         decoder,
         tokenizer: tokenizer.clone(),
         context,
-        kv_type: kv_type_for(context),
+        kv_type: room.kv_type(context),
         prefill_chunk: chunk,
         max_sequences: n_sequences,
+        saved_positions,
     })
     .map_err(|error| engine_failure(&error))?;
     let loaded = Loaded {
@@ -229,6 +236,50 @@ pub(crate) fn load_from(
         "model loaded"
     );
     Ok(loaded)
+}
+
+/// What a model, its KV cache and its scratch are to take.
+pub(crate) struct Room<'a> {
+    /// The file.
+    pub(crate) checkpoint: &'a Checkpoint,
+    /// Its numbers.
+    pub(crate) hyper: &'a HyperParams,
+    /// What was asked for.
+    pub(crate) settings: &'a Settings,
+    /// Full windows that the cache holds.
+    pub(crate) n_sequences: usize,
+    /// Whether it holds saved prefixes too.
+    pub(crate) saves: bool,
+    /// Bytes of memory available, if known.
+    pub(crate) available: Option<u64>,
+}
+
+impl Room<'_> {
+    /// Element type of the KV cache for windows of `context` tokens.
+    pub(crate) fn kv_type(&self, context: usize) -> KvType {
+        let positions = context.saturating_mul(self.n_sequences);
+        self.settings.kv_type(kv_bytes(self.hyper, positions, KvType::F32).unwrap_or(u64::MAX))
+    }
+
+    /// The plan for windows of `context` tokens, and how many positions of its cache are for saved prefixes.
+    pub(crate) fn plan(&self, context: usize) -> model::Result<(MemoryPlan, usize)> {
+        let kv_type = self.kv_type(context);
+        let rows = self.settings.backend.prefill_chunk.min(context);
+        let windows = context.saturating_mul(self.n_sequences);
+        let plan = MemoryPlan::new(self.checkpoint, self.hyper, windows, kv_type, rows)?;
+        if !self.saves {
+            return Ok((plan, 0));
+        }
+        let spare = self.available.map_or(u64::MAX, |bytes| usable(bytes).saturating_sub(plan.total_bytes));
+        let block_bytes = kv_bytes(self.hyper, KV_BLOCK, kv_type)?.max(1);
+        let n_blocks = self.settings.prefix_cache_bytes(plan.kv_bytes, spare) / block_bytes;
+        let saved = usize::try_from(n_blocks).unwrap_or(usize::MAX).saturating_mul(KV_BLOCK);
+        if saved == 0 {
+            return Ok((plan, 0));
+        }
+        let positions = windows.div_ceil(KV_BLOCK).saturating_mul(KV_BLOCK).saturating_add(saved);
+        Ok((MemoryPlan::new(self.checkpoint, self.hyper, positions, kv_type, rows)?, saved))
+    }
 }
 
 /// Why no window was chosen.
@@ -274,15 +325,15 @@ fn choose_window(
         return Ok((wanted, plan));
     }
     // The plan grows with the window, so bisecting over whole cache blocks finds the largest.
-    let (mut low, mut high) = (0, wanted / compute::KV_BLOCK);
+    let (mut low, mut high) = (0, wanted / KV_BLOCK);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        match plan_for(middle * compute::KV_BLOCK) {
+        match plan_for(middle * KV_BLOCK) {
             Ok(plan) if plan.total_bytes <= usable => low = middle,
             _ => high = middle - 1,
         }
     }
-    let fits = low * compute::KV_BLOCK;
+    let fits = low * KV_BLOCK;
     if settings.context.size.is_none() && fits >= LEAST_WINDOW.min(wanted) {
         let plan = plan_for(fits).map_err(Refusal::Model)?;
         return Ok((fits, plan));

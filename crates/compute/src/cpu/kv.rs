@@ -58,6 +58,22 @@ impl Store {
         }
     }
 
+    /// Copies one of `n_blocks` blocks: in every layout a block lies in one piece.
+    fn copy_block(&mut self, n_blocks: usize, from: usize, to: usize) {
+        fn within<T: Copy>(all: &mut [T], n_blocks: usize, from: usize, to: usize) {
+            let len = all.len() / n_blocks;
+            all.copy_within(from * len..(from + 1) * len, to * len);
+        }
+        match self {
+            Self::F32(m) => within(m, n_blocks, from, to),
+            Self::F16(m) => within(m, n_blocks, from, to),
+            Self::Q8_0 { levels, scales } => {
+                within(levels, n_blocks, from, to);
+                within(scales, n_blocks, from, to);
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::F32(m) => m.len() * 4,
@@ -89,6 +105,21 @@ pub(crate) fn kv_cache(spec: &KvSpec) -> Result<KvCache> {
         layers.push(layer);
     }
     Ok(KvCache { inner: Box::new(CpuKv { layers }), spec: spec.clone(), bytes })
+}
+
+/// Copies the keys and values of a block, in every layer.
+pub(crate) fn copy_block(cache: &mut KvCache, from: u32, to: u32) -> Result<()> {
+    let (op, n_blocks) = ("copy_kv_block", cache.spec.n_blocks);
+    let (from, to) = (from as usize, to as usize);
+    if from.max(to) >= n_blocks {
+        return Err(argument(op, format_args!("block {} of a cache of {n_blocks}", from.max(to))));
+    }
+    let kv = cache.inner.downcast_mut::<CpuKv>().ok_or_else(|| argument(op, "a KV cache of another device"))?;
+    for layer in &mut kv.layers {
+        layer.k.copy_block(n_blocks, from, to);
+        layer.v.copy_block(n_blocks, from, to);
+    }
+    Ok(())
 }
 
 /// One layer of a cache, to read.
@@ -218,6 +249,54 @@ unsafe fn put(writer: &Writer<'_>, first: usize, row: usize, step: usize, row_le
                 let levels = levels[start + group * GROUP * step..].iter_mut().step_by(step);
                 levels.zip(values).for_each(|(l, v)| *l = (v * inverse).round_ties_even() as i8);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything a block holds, as bits.
+    fn bits(store: &Store, n_blocks: usize, block: usize) -> Vec<u32> {
+        fn part<T: Copy>(all: &[T], n_blocks: usize, block: usize) -> &[T] {
+            let len = all.len() / n_blocks;
+            &all[block * len..(block + 1) * len]
+        }
+        match store {
+            Store::F32(m) => part(m, n_blocks, block).iter().map(|x| x.to_bits()).collect(),
+            Store::F16(m) => part(m, n_blocks, block).iter().map(|x| u32::from(*x)).collect(),
+            Store::Q8_0 { levels, scales } => {
+                let levels = part(levels, n_blocks, block).iter().map(|x| i32::from(*x) as u32);
+                levels.chain(part(scales, n_blocks, block).iter().map(|x| u32::from(*x))).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn a_copied_block_is_the_same_and_the_others_stay() {
+        let shape = KvLayer { n_kv_heads: 2, k_dim: 32, v_dim: 64 };
+        for dtype in [KvType::F32, KvType::F16, KvType::Q8_0] {
+            let mut cache = kv_cache(&KvSpec { layers: vec![shape; 2], n_blocks: 3, dtype }).unwrap();
+            for (index, block) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let writer = layer_mut("test", &mut cache, index).unwrap().writer();
+                for (head, row) in (0..2).flat_map(|head| (0..KV_BLOCK).map(move |row| (head, row))) {
+                    let value =
+                        |i: usize| ((i + row * 7 + head * 13 + block * 29 + index * 31) % 97) as f32 * 0.25 - 9.0;
+                    let (k, v): (Vec<f32>, Vec<f32>) = ((0..32).map(value).collect(), (0..64).map(value).collect());
+                    // SAFETY: this thread alone writes.
+                    unsafe { writer.write(block, head, row, &k, &v) };
+                }
+            }
+            let all = |cache: &KvCache, block: usize| -> Vec<Vec<u32>> {
+                let layers = (0..2).map(|index| layer("test", cache, index).unwrap());
+                layers.flat_map(|layer| [bits(&layer.k, 3, block), bits(&layer.v, 3, block)]).collect()
+            };
+            let (first, second) = (all(&cache, 0), all(&cache, 1));
+            assert!(first != second && all(&cache, 2) != second);
+            copy_block(&mut cache, 1, 2).unwrap();
+            assert!(all(&cache, 0) == first && all(&cache, 1) == second && all(&cache, 2) == second, "{dtype:?}");
+            assert!(copy_block(&mut cache, 0, 3).is_err() && copy_block(&mut cache, 3, 0).is_err());
         }
     }
 }

@@ -124,6 +124,10 @@ impl Device for CpuDevice {
         kv::kv_cache(spec)
     }
 
+    fn copy_kv_block(&self, cache: &mut KvCache, from: u32, to: u32) -> Result<()> {
+        kv::copy_block(cache, from, to)
+    }
+
     fn write(&self, from: &[f32], to: &mut Buffer) -> Result<()> {
         floats_mut("write", to, Some(from.len()))?.copy_from_slice(from);
         Ok(())

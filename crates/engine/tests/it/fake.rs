@@ -117,6 +117,12 @@ impl Forward for Fake {
         Ok(&self.out)
     }
 
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
+        let from = from as usize * KV_BLOCK;
+        self.cache.copy_within(from..from + KV_BLOCK, to as usize * KV_BLOCK);
+        Ok(())
+    }
+
     fn reset(&mut self) -> Result<()> {
         self.cache.fill(None);
         self.log.resets.fetch_add(1, Ordering::SeqCst);

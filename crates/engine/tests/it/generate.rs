@@ -79,6 +79,61 @@ fn conversations_beside_each_other_keep_their_prefixes() {
     assert_eq!(outcome.ids, continuation(&b, 4));
 }
 
+/// `/clear` and its like: another conversation under the same system prompt computes its own text only, and what it
+/// leaves behind is still there.
+#[test]
+fn a_second_conversation_computes_only_its_own_text() {
+    for n_system in [50, 64, 100, 300] {
+        // One window of 8 blocks, 8 more for what is saved.
+        let limits = Limits { context: 512, prefill_chunk: 16, max_sequences: 1 };
+        let (engine, log) = Setup { limits, ..Setup::default() }.start(|prefix| Answer::Token(mixed(prefix)));
+        let system = prompt(3, n_system);
+        let with = |seed: u32| [system.clone(), vec![seed], prompt(seed, 20)].concat();
+        drain(engine.generate(greedy(with(1), 100)));
+        let rows = log.rows();
+        let second = drain(engine.generate(greedy(with(2), 10)));
+        assert_eq!((second.stats().cached_tokens, &second.ids), (n_system, &continuation(&with(2), 10)));
+        assert_eq!(log.rows() - rows, 21 + 9, "its own text and its answer");
+        // Back to the first, as /load does; then another answer to the same question, as /regen does; and back again.
+        for n in [100, 1, 50, 100] {
+            let first = drain(engine.generate(greedy(with(1), n)));
+            assert_eq!((first.stats().cached_tokens, first.ids), (n_system + 20, continuation(&with(1), n)));
+        }
+        let longer = [with(1), continuation(&with(1), 100)].concat();
+        assert_eq!(engine.cached_prefix(&longer).unwrap(), longer.len() - 1, "both conversations are kept");
+        assert_eq!(engine.cached_prefix(&with(2)).unwrap(), n_system + 21);
+        let usage = engine.usage();
+        assert!(usage.budget_used_bytes <= usage.budget_bytes && usage.budget_bytes == 8 * 640, "{usage:?}");
+        assert_eq!(usage.prefix_hits, 5);
+        engine.forget().unwrap();
+        assert_eq!(engine.cached_prefix(&longer).unwrap(), 0);
+    }
+}
+
+#[test]
+fn saved_prefixes_keep_to_their_budget() {
+    for budget in [0, 2, 5] {
+        let limits = Limits { context: 256, prefill_chunk: 16, max_sequences: 1 };
+        let setup = Setup { limits, n_blocks: 4 + budget, ..Setup::default() };
+        let (engine, _) = setup.start(|prefix| Answer::Token(mixed(prefix)));
+        let mut kept = 0;
+        for seed in 0..20 {
+            let tokens = prompt(seed % 7, 30 + seed as usize * 9);
+            let outcome = drain(engine.generate(greedy(tokens.clone(), 12)));
+            assert_eq!(outcome.ids, continuation(&tokens, 12));
+            let usage = engine.usage();
+            assert_eq!(usage.budget_bytes, budget as u64 * 640);
+            assert!(usage.budget_used_bytes <= usage.budget_bytes, "{usage:?}");
+            assert!(usage.cached_bytes <= usage.budget_bytes + 4 * 640, "{usage:?}");
+            // The conversation itself is not on the budget.
+            let all = [tokens, outcome.ids].concat();
+            assert_eq!(engine.cached_prefix(&all).unwrap(), all.len() - 1);
+            kept = kept.max(usage.cached_prefixes);
+        }
+        assert_eq!(kept > 1, budget > 0, "{kept}");
+    }
+}
+
 #[test]
 fn several_sequences_give_the_same_tokens_as_alone() {
     let (engine, log, permits) = Setup::default().gated(|prefix| Answer::Token(mixed(prefix)));

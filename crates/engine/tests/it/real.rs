@@ -60,6 +60,17 @@ fn load(
     max_sequences: usize,
     prefill_chunk: usize,
 ) -> (Engine, Tokenizer) {
+    load_with(folder, file, precision, KvType::F32, max_sequences, prefill_chunk)
+}
+
+fn load_with(
+    folder: &Path,
+    file: &str,
+    precision: Precision,
+    kv_type: KvType,
+    max_sequences: usize,
+    prefill_chunk: usize,
+) -> (Engine, Tokenizer) {
     let checkpoint = Checkpoint::open(&folder.join(file), &OpenOptions::default()).unwrap();
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
     let device = CpuDevice::new(CpuOptions { threads: Some(2), precision, isa: None }).unwrap();
@@ -69,9 +80,10 @@ fn load(
         decoder,
         tokenizer: tokenizer.clone(),
         context: 256,
-        kv_type: KvType::F32,
+        kv_type,
         prefill_chunk,
         max_sequences,
+        saved_positions: 256,
     });
     (engine.unwrap(), tokenizer)
 }
@@ -133,6 +145,30 @@ fn continuing_after_a_cancellation_is_the_same() {
         let rest = drain(engine.generate(Request { ignore_eos: true, ..greedy(tokens.clone(), left) }));
         assert_eq!(rest.ids, case.greedy[20..], "{}", case.text);
         assert_eq!(rest.stats().cached_tokens, tokens.len() - 1, "nothing is computed twice");
+    }
+}
+
+/// Branches that leave each other inside a block go on in copies of it: every answer is the one it would be alone.
+#[test]
+fn branches_answer_as_if_they_were_alone() {
+    let Some(folder) = stories() else { return };
+    for kv_type in [KvType::F32, KvType::F16] {
+        let start = || load_with(&folder.join("gguf"), FLOATS[0], Precision::F32, kv_type, 1, 32).0;
+        let whole: Vec<u32> = cases(&folder, FLOATS[0]).into_iter().flat_map(|case| case.greedy).take(150).collect();
+        let together = start();
+        drain(together.generate(greedy(whole.clone(), 20)));
+        for at in [1, 63, 64, 65, 100, 149] {
+            let mut branch = whole[..at].to_vec();
+            branch.extend(whole[..20].iter().rev());
+            let ask = |engine: &Engine| {
+                let outcome = drain(engine.generate(Request { ignore_eos: true, ..greedy(branch.clone(), 30) }));
+                (outcome.stats().cached_tokens, outcome.ids)
+            };
+            let (cached, ids) = ask(&together);
+            assert!(cached >= at, "{cached} of {at}");
+            assert_eq!((0, ids), ask(&start()), "{kv_type:?} {at}");
+        }
+        assert_eq!(together.cached_prefix(&whole).unwrap(), whole.len());
     }
 }
 

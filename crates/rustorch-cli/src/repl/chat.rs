@@ -331,6 +331,7 @@ impl Chat {
                 threads: info.device.threads,
                 rss_bytes: rss_bytes.unwrap_or(0),
                 peak_rss_bytes: peak_rss_bytes.or(rss_bytes).unwrap_or(0),
+                usage: self.loaded.engine.usage(),
             },
             totals: self.totals.clone(),
         }

@@ -1,7 +1,7 @@
 //! `/stats`: what the last turn and the session cost, and the memory in use (requirement row R30).
 
 use super::words;
-use engine::Stats;
+use engine::{Stats, Usage};
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -68,6 +68,8 @@ pub(crate) struct Facts {
     pub(crate) rss_bytes: u64,
     /// Most resident bytes so far.
     pub(crate) peak_rss_bytes: u64,
+    /// What the engine's cache holds.
+    pub(crate) usage: Usage,
 }
 
 /// Everything `/stats` shows.
@@ -125,6 +127,11 @@ impl Report {
                 "file_bytes": f.file_bytes, "weights_bytes": f.weights_bytes, "kv_bytes": f.kv_bytes,
                 "scratch_bytes": f.scratch_bytes, "rss_bytes": f.rss_bytes, "peak_rss_bytes": f.peak_rss_bytes,
             },
+            "prefix_cache": {
+                "saved": f.usage.cached_prefixes, "bytes": f.usage.cached_bytes,
+                "budget_bytes": f.usage.budget_bytes, "budget_used_bytes": f.usage.budget_used_bytes,
+                "hits": f.usage.prefix_hits, "reused_tokens": f.usage.reused_positions,
+            },
         })
     }
 }
@@ -154,6 +161,10 @@ impl fmt::Display for Report {
             None => writeln!(out, "{}", words::stats_none())?,
         }
         writeln!(out, "{}", words::stats_session(t.turns, t.prompt_tokens, t.cached_tokens, t.completion_tokens))?;
+        if t.turns > 1 && t.drafted_tokens > 0 {
+            let share = format!("{:.0}", 100.0 * t.accepted_tokens as f64 / t.drafted_tokens as f64);
+            writeln!(out, "{}", words::stats_guesses(t.drafted_tokens, t.accepted_tokens, share))?;
+        }
         let used = t.context_used();
         writeln!(out, "{}", words::stats_context(used, f.context.saturating_sub(used), f.context))?;
         writeln!(out, "{}", words::stats_model(&f.model, mib(f.file_bytes), format!("{:.2}", f.load_s)))?;
@@ -161,7 +172,10 @@ impl fmt::Display for Report {
         write!(out, "{}", words::stats_memory(mib(f.weights_bytes), mib(f.kv_bytes), mib(f.scratch_bytes)))?;
         let times = |bytes: u64| format!("{:.2}", share(bytes, f.file_bytes));
         write!(out, "\n{}", words::stats_resident(mib(f.rss_bytes), times(f.rss_bytes)))?;
-        write!(out, "\n{}", words::stats_peak(mib(f.peak_rss_bytes), times(f.peak_rss_bytes)))
+        write!(out, "\n{}", words::stats_peak(mib(f.peak_rss_bytes), times(f.peak_rss_bytes)))?;
+        let u = &f.usage;
+        let saved = words::stats_prefixes(u.cached_prefixes, mib(u.cached_bytes), u.prefix_hits, u.reused_positions);
+        write!(out, "\n{saved}\n{}", words::stats_prefix_budget(mib(u.budget_used_bytes), mib(u.budget_bytes)))
     }
 }
 
@@ -182,5 +196,6 @@ mod tests {
         let report = Report { facts: Facts::default(), totals: Totals::default() };
         assert!(report.to_string().contains("none yet"));
         assert!(report.json()["last_turn"].is_null());
+        assert_eq!(report.json()["prefix_cache"]["saved"], 0);
     }
 }

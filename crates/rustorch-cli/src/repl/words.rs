@@ -152,6 +152,16 @@ messages! {
         "memory      weights {weights}, KV cache {kv}, buffers {scratch}",
         "メモリ      重み {weights}、KV キャッシュ {kv}、作業領域 {scratch}"
     }
+    /// Saved prefixes.
+    stats_prefixes(saved, bytes, hits, tokens) {
+        "prefixes    {saved} saved in {bytes}; {hits} hits, {tokens} tokens not read again",
+        "プレフィックス {saved} 件を保持({bytes})。ヒット {hits} 回、{tokens} トークンを再計算せず"
+    }
+    /// Those of them that count.
+    stats_prefix_budget(used, budget) {
+        "            beside the current conversation {used} of {budget} (--prefix-cache)",
+        "            現在の会話以外 {used}、上限 {budget}(--prefix-cache)"
+    }
     /// What the process takes.
     stats_resident(now, share) {
         "            resident {now} = {share} x model (goal: at most 1.5)",

@@ -75,6 +75,8 @@ pub(crate) struct ContextSettings {
     pub(crate) size: Option<usize>,
     /// `f16`, `f32`, `q8_0`, or `auto` for what suits the precision.
     pub(crate) kv_type: &'static str,
+    /// MiB of the KV cache beside the window, for saved prefixes; none: see [`Settings::prefix_cache_bytes`].
+    pub(crate) prefix_cache: Option<usize>,
     /// `ask`, `stop` or `shift`: what a chat does that outgrows the window.
     pub(crate) overflow: &'static str,
 }
@@ -163,6 +165,9 @@ pub(crate) struct HistorySettings {
     pub(crate) ephemeral: bool,
 }
 
+/// Saved prefixes may take this much unless a setting says otherwise.
+const AUTO_PREFIX_CACHE_BYTES: u64 = 512 << 20;
+
 /// A KV cache up to this size is kept in single precision: rounding it would save nothing that anybody notices.
 const SMALL_KV_BYTES: u64 = 64 << 20;
 
@@ -189,6 +194,15 @@ impl Settings {
             "q8_0" => KvType::Q8_0,
             "auto" if self.precision() == compute::Precision::F32 || f32_bytes <= SMALL_KV_BYTES => KvType::F32,
             _ => KvType::F16,
+        }
+    }
+
+    /// Bytes of the KV cache beside a window of `window_bytes` when `spare_bytes` of memory are left: what was asked for,
+    /// or as much as the window takes within bounds.
+    pub(crate) fn prefix_cache_bytes(&self, window_bytes: u64, spare_bytes: u64) -> u64 {
+        match self.context.prefix_cache {
+            Some(mib) => (mib as u64).saturating_mul(1 << 20),
+            None => window_bytes.min(AUTO_PREFIX_CACHE_BYTES).min(spare_bytes),
         }
     }
 

@@ -173,6 +173,19 @@ pub(crate) const SETTINGS: &[Row] = &[
     },
     Row {
         section: "context",
+        key: "prefix_cache",
+        flag: "prefix-cache",
+        short: None,
+        value: "MIB",
+        kind: Kind::CountOr(|s| &mut s.context.prefix_cache, 0..=1 << 20, "auto"),
+        default: "auto",
+        group: Group::Context,
+        daily: false,
+        en: "MiB of KV cache beside the window for earlier conversations and branches, so that returning to them reads nothing again; auto: what the window takes, at most 512, if memory allows",
+        ja: "以前の会話や分岐を残す KV キャッシュ(コンテキストとは別、MiB)。戻ったとき読み直さない。auto はコンテキストと同量で最大 512、メモリに余裕がある範囲",
+    },
+    Row {
+        section: "context",
         key: "overflow",
         flag: "overflow",
         short: None,
@@ -687,6 +700,10 @@ mod tests {
         check("generation.repeat_penalty", "0", None);
         check("generation.seed", "18446744073709551615", Some("18446744073709551615"));
         check("generation.seed", "random", Some("\"random\""));
+        check("context.prefix_cache", "auto", Some("\"auto\""));
+        check("context.prefix_cache", "0", Some("0"));
+        check("context.prefix_cache", "1048577", None);
+        check("context.prefix_cache", "64MB", None);
         check("backend.default", "CUDA", None);
         check("backend.default", "hybrid-f32", Some("\"hybrid-f32\""));
         check("backend.fallback", "opencl, cpu", Some("[\"opencl\", \"cpu\"]"));

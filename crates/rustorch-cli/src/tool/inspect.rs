@@ -12,7 +12,7 @@ use crate::{
     terminal_filter::visible_line,
 };
 use checkpoint::{Array, Checkpoint, Value};
-use model::{HyperParams, MemoryPlan};
+use model::HyperParams;
 use serde_json::{Map, json};
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -28,6 +28,7 @@ pub(super) const TOOL: Tool = Tool {
         "model.mmap",
         "context.size",
         "context.kv_type",
+        "context.prefix_cache",
         "backend.precision",
         "backend.prefill_chunk",
     ],
@@ -104,17 +105,16 @@ fn model_json(hyper: &HyperParams) -> serde_json::Value {
 
 fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings) -> serde_json::Value {
     let context = settings.context.size.unwrap_or(hyper.context_length);
-    let rows = settings.backend.prefill_chunk.min(context);
-    let f32_bytes = model::kv_bytes(hyper, context, compute::KvType::F32).unwrap_or(u64::MAX);
-    let kv_type = settings.kv_type(f32_bytes);
-    match MemoryPlan::new(checkpoint, hyper, context, kv_type, rows) {
-        Ok(plan) => {
-            let available = loading::available_memory();
+    let available = loading::available_memory();
+    let room = loading::Room { checkpoint, hyper, settings, n_sequences: 1, saves: true, available };
+    match room.plan(context) {
+        Ok((plan, saved_positions)) => {
             json!({
                 "context": context,
-                "kv_type": kv_type_name(kv_type),
+                "kv_type": kv_type_name(room.kv_type(context)),
                 "weights_bytes": plan.weights_bytes,
                 "kv_bytes": plan.kv_bytes,
+                "saved_prefixes_tokens": saved_positions,
                 "scratch_bytes": plan.scratch_bytes,
                 "total_bytes": plan.total_bytes,
                 "available_bytes": available,

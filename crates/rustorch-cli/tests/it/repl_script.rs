@@ -48,6 +48,29 @@ fn a_script_prints_answers_and_nothing_else() {
     assert!(latest["messages"][1]["ts_end"].as_str().is_some());
 }
 
+/// `/clear` and `/load` go back to what was computed before, within the memory that was stated.
+#[test]
+fn saved_prefixes_are_shown_and_keep_to_their_budget() {
+    let home = tempfile::tempdir().unwrap();
+    let lines = "/set max_tokens 4\nOnce upon a time\n/save a.json\n/clear\nThere was a big dog\n/load a.json\n\
+                 And then\n/stats --json\n/stats\n";
+    let mut cached = Vec::new();
+    for (mib, most) in [("1", 1 << 20), ("0", 0)] {
+        let args = ["--prefix-cache", mib, "--system", "Tell a story about a cat and a dog."];
+        let Some(output) = run_script(home.path(), lines, &args) else { return };
+        let (out, err) = (stdout(&output), stderr(&output));
+        let stats: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        let at = |key: &str| stats["prefix_cache"][key].as_u64().unwrap();
+        assert!(at("budget_bytes") <= most && (at("budget_bytes") > 0) == (most > 0), "{stats}");
+        assert!(at("budget_used_bytes") <= at("budget_bytes") && at("bytes") > 0, "{stats}");
+        assert!(at("hits") >= 2 && at("reused_tokens") > 20, "{stats}");
+        cached.push(stats["last_turn"]["cached_tokens"].as_u64().unwrap());
+        assert!(err.contains("--prefix-cache"), "{err}");
+        std::fs::remove_file(home.path().join("a.json")).unwrap();
+    }
+    assert!(cached[0] > cached[1] + 20, "the conversation that was left is still there, or not: {cached:?}");
+}
+
 #[test]
 fn what_is_typed_never_becomes_a_control_token() {
     let home = tempfile::tempdir().unwrap();
