@@ -4,6 +4,7 @@
 //! of the program needs, and anything that reads a network.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod docs;
 mod error;
 mod project;
@@ -31,6 +32,11 @@ const CHORES: &[Chore] = &[
             expect_arguments("tidy", arguments, &[])?;
             tidy::run(&Project::read(root)?, out)
         },
+    },
+    Chore {
+        name: "bench",
+        about: "measure the program against llama.cpp; bench --help lists the arguments",
+        run: bench::run,
     },
     Chore {
         name: "docs",
