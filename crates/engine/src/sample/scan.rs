@@ -117,9 +117,9 @@ pub(super) fn place_of(weights: &[f32], sums: &[f64], mut wanted: f64) -> Option
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
+    // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits; its own low nine bits are zero.
     const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-87.0, 0.0);
+    let clamped = if x > -87.0 { x } else { -87.0 };
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = clamped - n * LN2_HIGH - n * LN2_LOW;
@@ -130,8 +130,9 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 5.000_000_3e-1;
     let e = p * r * r + r + 1.0;
-    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    if x >= -87.0 { e * f32::from_bits(power) } else { 0.0 }
+    // Times 2ⁿ: n is added to the exponent, which stays that of a normal number.
+    let scaled = f32::from_bits(e.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x >= -87.0 { scaled } else { 0.0 }
 }
 
 #[cfg(test)]
