@@ -68,6 +68,12 @@ impl Machine {
         }
     }
 
+    /// A machine of which no more is known.
+    #[cfg(test)]
+    pub(super) fn named(processor: &str, date: &str) -> Machine {
+        Machine { processor: processor.to_owned(), date: date.to_owned(), ..Machine::default() }
+    }
+
     /// The processor's name as a part of a file name.
     pub(super) fn slug(&self) -> String {
         slug(&self.processor)

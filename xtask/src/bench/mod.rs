@@ -14,7 +14,7 @@ mod table;
 use crate::error::{Error, Result};
 use arguments::Arguments;
 use report::Report;
-use run::{Case, Engine, Run};
+use run::{Engine, Run};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -174,8 +174,7 @@ pub(super) mod tests {
             run(OURS, 1, Some(30.0), 0.7),
         ];
         let arguments = Arguments::parse(&["--model".to_owned(), "m.gguf".to_owned()]).unwrap().unwrap();
-        let machine =
-            Machine { processor: "A Processor".to_owned(), date: "2026-01-02".to_owned(), ..Machine::default() };
+        let machine = Machine::named("A Processor", "2026-01-02");
         Report::new(machine, &arguments, &[], runs, vec!["x.gguf: there is no such file".to_owned()])
     }
 
