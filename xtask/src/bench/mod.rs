@@ -116,8 +116,8 @@ fn build(root: &Path) -> Result<PathBuf> {
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    programs.last().ok_or_else(|| Error::Bench("cargo named no program that it built".to_owned()))
+    let mut programs = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    programs.next_back().ok_or_else(|| Error::Bench("cargo named no program that it built".to_owned()))
 }
 
 /// Writes the figures and the tables of both READMEs.
