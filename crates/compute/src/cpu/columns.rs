@@ -1,8 +1,8 @@
 //! Activations as 8-bit integers, in the order in which the integer products read them.
 //!
-//! A row of `x` is a *column* of a product. Each group of 32 of its elements gets one scale, `max|x| / 127`. When not
-//! too many columns are computed a second plane holds what rounding left, so that the
-//! pair has about 15 bits; a plane is then a column of its own whose result is added to its partner's.
+//! A row of `x` is a *column* of a product. Each group of 32 of its elements gets one scale, about `max|x| / 127`. When
+//! few columns are computed a second plane holds what rounding left, so that the pair has about 15 bits; a plane is then
+//! a column of its own whose result is added to its partner's. [`Rounding`] says what is done when.
 //!
 //! Columns lie in blocks of 16, 8, 4, 2 or 1. A block of `C` columns is a sequence of records, one per group, of
 //! `C · 64` bytes: the levels of the columns (`C · 32` bytes), then [`Aux`] arrays of `C` 4-byte values each.
@@ -15,10 +15,42 @@ pub(crate) const GROUP: usize = 32;
 pub(crate) const MAX_BLOCK: usize = 16;
 /// Bytes of a column's share of a record.
 const RECORD: usize = 64;
-/// Up to this many columns get a second plane: decoding, where memory is the limit, and the short prompts of a chat, where
-/// one plane would be no closer to exact arithmetic than the peers are. It costs the second half of a product's time; a
-/// long prompt is not asked to pay that.
-pub(crate) const TWO_PLANES_UP_TO: usize = 64;
+/// Up to this many columns always get a second plane: decoding, where memory is the limit.
+const TWO_PLANES_UP_TO: usize = 4;
+/// Up to this many columns are rounded with care: batches and the short prompts of a chat, where plain rounding would be no
+/// closer to exact arithmetic than the peers are. A long prompt is not asked to pay for it.
+const CAREFUL_UP_TO: usize = 64;
+/// Scales that careful rounding tries for each group.
+const CANDIDATES: usize = 4;
+
+/// How columns are rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    /// To two planes.
+    TwoPlanes,
+    /// To one plane, with the best of several scales for each group.
+    BestScale,
+    /// To one plane, with the scale that just holds the largest element.
+    Plain,
+}
+
+impl Rounding {
+    /// What `n` columns get. `outliers`: few elements of a group are much larger than the others (what comes out of a
+    /// gate), and rounding all at the largest one's scale costs most.
+    pub(crate) fn of(n: usize, outliers: bool) -> Self {
+        match n {
+            ..=TWO_PLANES_UP_TO => Self::TwoPlanes,
+            ..=CAREFUL_UP_TO if outliers => Self::TwoPlanes,
+            ..=CAREFUL_UP_TO => Self::BestScale,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Planes of each column.
+    pub(crate) fn planes(self) -> usize {
+        if self == Self::TwoPlanes { 2 } else { 1 }
+    }
+}
 
 /// Index of an array behind the levels of a record.
 pub(crate) struct Aux;
@@ -36,11 +68,6 @@ impl Aux {
     pub(crate) const START_32: usize = 4;
     /// `i32`: the same with `-4`.
     pub(crate) const START_4: usize = 6;
-}
-
-/// How many planes `n` columns get.
-pub(crate) fn planes(n: usize) -> usize {
-    if n <= TWO_PLANES_UP_TO { 2 } else { 1 }
 }
 
 /// Bytes of `n` columns (planes counted) of `len` elements.
@@ -91,17 +118,49 @@ impl Slot {
     }
 }
 
-/// One group as levels and scale; `rest` becomes what the levels leave.
+/// 1.5 · 2^23: adding it rounds to an integer, kept in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// The squares of what rounding at `inverse` leaves, in levels.
 #[inline(always)]
-fn round(x: &[f32; GROUP], levels: &mut [i8; GROUP], rest: &mut [f32; GROUP]) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
+fn left(x: &[f32; GROUP], inverse: f32) -> f32 {
+    let mut sums = [0.0f32; GROUP / 2];
+    for i in 0..GROUP / 2 {
+        let part = |x: f32| x * inverse - ((x * inverse + ROUND) - ROUND);
+        let (first, last) = (part(x[i]), part(x[i + GROUP / 2]));
+        sums[i] = first * first + last * last;
+    }
+    let mut half = GROUP / 4;
+    while half > 0 {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}
+
+/// One group as levels and scale, the best of `candidates`; `rest` becomes what the levels leave.
+#[inline(always)]
+fn round(x: &[f32; GROUP], candidates: usize, levels: &mut [i8; GROUP], rest: &mut [f32; GROUP]) -> f32 {
     let (mut largest, mut not_finite) = (0.0f32, 0.0f32);
     for v in x {
         largest = if v.abs() > largest { v.abs() } else { largest };
         not_finite += v * 0.0;
     }
-    let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
-    let scale = largest / 127.0;
+    let mut top = 127.0;
+    if candidates > 1 && largest > 1e-30 {
+        let mut least = f32::INFINITY;
+        for candidate in 0..candidates {
+            let tried = 127.0 - candidate as f32;
+            let left = left(x, tried / largest) / (tried * tried);
+            if left < least {
+                (least, top) = (left, tried);
+            }
+        }
+    }
+    let inverse = if largest > 1e-30 { top / largest } else { 0.0 };
+    let scale = largest / top;
     for i in 0..GROUP {
         let shifted = x[i] * inverse + ROUND;
         levels[i] = shifted.to_bits() as i8;
@@ -112,16 +171,58 @@ fn round(x: &[f32; GROUP], levels: &mut [i8; GROUP], rest: &mut [f32; GROUP]) ->
 
 /// Writes a column (and its second plane, the next column of the same block) to the records of its block.
 #[inline(always)]
-pub(crate) fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]) {
+pub(crate) fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [u8]) {
+    let candidates = if rounding == Rounding::BestScale { CANDIDATES } else { 1 };
     let mut levels = [0i8; GROUP];
     let (mut rest, mut nothing) = ([0.0; GROUP], [0.0; GROUP]);
     let second = Slot { column: slot.column + 1, width: slot.width };
     for (x, record) in x.as_chunks::<GROUP>().0.iter().zip(block.chunks_exact_mut(record_bytes(slot.width))) {
-        let scale = round(x, &mut levels, &mut rest);
+        let scale = round(x, candidates, &mut levels, &mut rest);
         slot.put(record, &levels, scale);
-        if two_planes {
-            let scale = round(&rest, &mut levels, &mut nothing);
+        if rounding == Rounding::TwoPlanes {
+            let scale = round(&rest, 1, &mut levels, &mut nothing);
             second.put(record, &levels, scale);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scale and levels of a group whose one column was rounded so.
+    fn rounded(x: &[f32; GROUP], rounding: Rounding) -> (f32, Vec<f32>) {
+        let mut block = [0u8; RECORD];
+        quantize(x, &Slot { column: 0, width: 1 }, rounding, &mut block);
+        let scale = f32::from_ne_bytes([block[GROUP], block[GROUP + 1], block[GROUP + 2], block[GROUP + 3]]);
+        (scale, block[..GROUP].iter().map(|level| f32::from(*level as i8)).collect())
+    }
+
+    #[test]
+    fn the_best_scale_is_no_worse() {
+        let error = |x: &[f32; GROUP], rounding| {
+            let (scale, levels) = rounded(x, rounding);
+            x.iter().zip(levels).map(|(x, level)| (f64::from(*x) - f64::from(level * scale)).powi(2)).sum::<f64>()
+        };
+        let mut sums = [0.0; 2];
+        for seed in 1..200u32 {
+            let x = std::array::from_fn(|i| ((seed * 7919 + i as u32 * 104_729) % 10_007) as f32 / 5003.0 - 1.0);
+            let both = [error(&x, Rounding::Plain), error(&x, Rounding::BestScale)];
+            assert!(both[1] <= both[0] * 1.0001, "{seed}: {both:?}");
+            (0..2).for_each(|i| sums[i] += both[i]);
+        }
+        assert!(sums[1] < 0.9 * sums[0], "{sums:?}");
+    }
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            for rounding in [Rounding::Plain, Rounding::BestScale] {
+                let mut x = [0.5; GROUP];
+                x[7] = bad;
+                assert!(rounded(&x, rounding).0.is_nan());
+            }
+        }
+        assert_eq!(rounded(&[0.0; GROUP], Rounding::BestScale), (0.0, vec![0.0; GROUP]));
     }
 }

@@ -169,11 +169,7 @@ impl LayerKv {
                     let at = first / GROUP + group * KV_BLOCK;
                     kernels.f16_to_f32(&scales[at..at + KV_BLOCK], &mut wide);
                     let levels = &levels[first + group * GROUP * KV_BLOCK..][..GROUP * KV_BLOCK];
-                    for (out, levels) in out.chunks_mut(KV_BLOCK).zip(levels.chunks(KV_BLOCK)) {
-                        for ((o, l), s) in out.iter_mut().zip(levels).zip(&wide) {
-                            *o = f32::from(*l) * s;
-                        }
-                    }
+                    kernels.scale_lanes(levels, &wide, out);
                 }
             }
         }
@@ -183,17 +179,21 @@ impl LayerKv {
     pub(crate) fn read_v(&self, kernels: &Kernels, block: usize, head: usize, out: &mut [f32], stride: usize) {
         let dim = self.shape.v_dim;
         let first = (block * self.shape.n_kv_heads + head) * dim * KV_BLOCK;
-        for (row, out) in out.chunks_mut(stride).enumerate() {
-            let out = &mut out[..dim];
-            let at = first + row * dim;
+        // The rows of a block lie one after another, here and, unless they are padded, there.
+        let (n_rows, len) = if stride == dim { (1, dim * KV_BLOCK) } else { (KV_BLOCK, dim) };
+        for (row, out) in out.chunks_mut(stride * KV_BLOCK / n_rows).take(n_rows).enumerate() {
+            let out = &mut out[..len];
+            let at = first + row * len;
             match &self.v {
-                Store::F32(m) => out.copy_from_slice(&m[at..at + dim]),
-                Store::F16(m) => kernels.f16_to_f32(&m[at..at + dim], out),
+                Store::F32(m) => out.copy_from_slice(&m[at..at + len]),
+                Store::F16(m) => kernels.f16_to_f32(&m[at..at + len], out),
                 Store::Q8_0 { levels, scales } => {
-                    let scales = &scales[at / GROUP..];
-                    for ((out, levels), s) in out.chunks_mut(GROUP).zip(levels[at..].chunks(GROUP)).zip(scales) {
-                        let s = f16::from_bits(*s).to_f32();
-                        out.iter_mut().zip(levels).for_each(|(o, l)| *o = f32::from(*l) * s);
+                    let mut wide = [0.0f32; KV_BLOCK];
+                    let levels = levels[at..at + len].chunks(GROUP * KV_BLOCK);
+                    let scales = scales[at / GROUP..(at + len) / GROUP].chunks(KV_BLOCK);
+                    for ((out, levels), scales) in out.chunks_mut(GROUP * KV_BLOCK).zip(levels).zip(scales) {
+                        kernels.f16_to_f32(scales, &mut wide);
+                        kernels.scale_groups(levels, &wide, out);
                     }
                 }
             }

@@ -1,5 +1,8 @@
 //! Memory of the CPU device: zeroed, aligned to a cache line, never touched until it is written.
 //!
+//! Weights come out of an [`Arena`] on huge pages: address translation costs a quarter of the memory bandwidth otherwise,
+//! and tensors one after another leave no small pages at their ends.
+//!
 //! What belongs here: allocation and the typed views on it. What does not: what the elements mean.
 
 use crate::{Error, Result};
@@ -8,6 +11,7 @@ use std::{
     marker::PhantomData,
     ops::{Deref, DerefMut, Range},
     ptr::NonNull,
+    sync::{Arc, Weak},
 };
 
 /// Alignment of the first element: one cache line, one AVX-512 register.
@@ -61,22 +65,126 @@ impl<T: Plain> Memory<T> {
     }
 }
 
-impl Memory<u8> {
-    /// The same on huge pages where the system has them: address translation costs a quarter of the memory bandwidth
-    /// otherwise.
-    pub(crate) fn zeroed_huge(len: usize, what: &str) -> Result<Self> {
-        let memory = Self::zeroed(len, what)?;
-        #[cfg(target_os = "linux")]
-        {
-            const HUGE: usize = 2 << 20;
-            let skip = memory.base.as_ptr().align_offset(4096);
-            let bytes = memory.layout.size().saturating_sub(skip) & !4095;
-            if bytes >= HUGE {
-                // SAFETY: whole pages inside our own allocation; the advice changes no contents and may fail freely.
-                unsafe { libc::madvise(memory.base.as_ptr().add(skip).cast(), bytes, libc::MADV_HUGEPAGE) };
+/// A page that is worth asking for.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of address space that an arena takes at once; what is not used of it is never touched.
+const SLAB: usize = 256 << 20;
+
+/// Hands out memory for weights from few large allocations. Each is freed with the last part of it.
+#[derive(Default)]
+pub(crate) struct Arena {
+    slab: Weak<Memory<u8>>,
+    /// Bytes of the slab that are handed out.
+    used: usize,
+    /// Bytes of it that were written or asked for before: whole huge pages.
+    present: usize,
+}
+
+/// Bytes of an arena, zero at first, aligned to a cache line.
+pub(crate) struct Part {
+    first: NonNull<u8>,
+    len: usize,
+    /// Where huge pages begin that nobody touched before, relative to `first`.
+    untouched: usize,
+    slab: Arc<Memory<u8>>,
+}
+
+// SAFETY: a part is the only way to its bytes, which the slab keeps alive.
+unsafe impl Send for Part {}
+// SAFETY: shared access is only through `&[u8]`.
+unsafe impl Sync for Part {}
+
+impl Arena {
+    /// `len` zeros. `what` names them in the error.
+    pub(crate) fn take(&mut self, len: usize, what: &str) -> Result<Part> {
+        let slab = match self.slab.upgrade().filter(|slab| slab.len() - self.used >= len) {
+            Some(slab) => slab,
+            None => {
+                let slab = match new_slab(len.max(SLAB), what) {
+                    Err(_) if len < SLAB => new_slab(len, what)?,
+                    slab => slab?,
+                };
+                let slab = Arc::new(slab);
+                (self.slab, self.used, self.present) = (Arc::downgrade(&slab), 0, 0);
+                slab
             }
+        };
+        // SAFETY: `used + len` is at most the slab's length.
+        let first = unsafe { slab.first.add(self.used) };
+        let untouched = self.present.saturating_sub(self.used).min(len);
+        self.used = (self.used + len).next_multiple_of(ALIGN).min(slab.len());
+        self.present = self.present.max(self.used.next_multiple_of(HUGE_PAGE));
+        Ok(Part { first, len, untouched, slab })
+    }
+}
+
+/// At least `len` bytes from the beginning of a huge page on.
+fn new_slab(len: usize, what: &str) -> Result<Memory<u8>> {
+    let mut slab = Memory::<u8>::zeroed(len.saturating_add(HUGE_PAGE), what)?;
+    let skip = slab.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
+    // SAFETY: HUGE_PAGE spare bytes were asked for.
+    slab.first = unsafe { slab.first.add(skip) };
+    slab.len = len;
+    #[cfg(target_os = "linux")]
+    if len >= HUGE_PAGE {
+        // SAFETY: whole pages inside our own allocation; the advice changes no contents and may fail freely.
+        unsafe { libc::madvise(slab.first.as_ptr().cast(), len & !4095, libc::MADV_HUGEPAGE) };
+    }
+    Ok(slab)
+}
+
+/// Huge pages of a part that nobody touched before.
+#[derive(Clone, Copy)]
+pub(crate) struct Untouched {
+    /// Where the first of them begins in the part.
+    pub(crate) start: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Addresses of the first and of the slab's end.
+    addresses: (usize, usize),
+}
+
+impl Part {
+    /// Each of these pages is best touched first by one thread alone: two that meet a missing page both clear one.
+    pub(crate) fn untouched(&self) -> Untouched {
+        let slab_end = self.slab.first.as_ptr() as usize + self.slab.len;
+        Untouched {
+            start: self.untouched,
+            count: (self.len - self.untouched).div_ceil(HUGE_PAGE),
+            addresses: (self.first.as_ptr() as usize + self.untouched, slab_end),
         }
-        Ok(memory)
+    }
+}
+
+impl Untouched {
+    /// Makes page `page` present. Advice: where the system does not take it, the first write does that.
+    pub(crate) fn touch(&self, page: usize) {
+        #[cfg(target_os = "linux")]
+        if page < self.count {
+            const MADV_POPULATE_WRITE: libc::c_int = 23; // since Linux 5.14
+            let first = self.addresses.0 + page * HUGE_PAGE;
+            let len = HUGE_PAGE.min(self.addresses.1 - first) & !4095;
+            // SAFETY: present pages keep their contents, whosever they are.
+            unsafe { libc::madvise(first as *mut _, len, MADV_POPULATE_WRITE) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (page, self.addresses);
+    }
+}
+
+impl Deref for Part {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: inside the slab, handed out once, initialized.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Part {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and self is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
     }
 }
 
@@ -188,6 +296,29 @@ mod tests {
     fn impossible_sizes_are_errors() {
         assert!(matches!(Memory::<f32>::zeroed(usize::MAX, "x"), Err(Error::OutOfMemory { .. })));
         assert!(matches!(Memory::<f32>::zeroed(isize::MAX as usize / 4, "x"), Err(Error::OutOfMemory { .. })));
+    }
+
+    #[test]
+    fn parts_of_an_arena() {
+        let mut arena = Arena::default();
+        let sizes = [10, 3 * HUGE_PAGE + 5, 64, HUGE_PAGE, SLAB, 0, 7];
+        let mut parts: Vec<Part> = sizes.iter().map(|len| arena.take(*len, "test").unwrap()).collect();
+        let untouched: Vec<usize> = parts.iter().map(|part| part.untouched().count).collect();
+        assert_eq!(untouched, [1, 3, 0, 1, SLAB / HUGE_PAGE, 0, 1]);
+        for (i, part) in parts.iter_mut().enumerate() {
+            if i != 4 {
+                (0..=part.untouched().count).for_each(|page| part.untouched().touch(page));
+                assert_eq!(part.as_ptr().align_offset(ALIGN), 0);
+                assert!(part.iter().all(|byte| *byte == 0));
+                part.fill(i as u8 + 1);
+            }
+        }
+        for (i, part) in parts.iter().enumerate().filter(|(i, _)| *i != 4) {
+            assert!(part.iter().all(|byte| *byte == i as u8 + 1), "{i}");
+        }
+        drop(parts);
+        assert!(arena.slab.upgrade().is_none(), "freed with its last part");
+        assert!(matches!(arena.take(usize::MAX / 2, "x"), Err(Error::OutOfMemory { .. })));
     }
 
     #[test]

@@ -17,13 +17,23 @@
 //!
 //! What belongs here: forms, decoding a row again. What does not: bringing blocks into them (`pack`), products (`simd`).
 
-use super::{columns::GROUP, memory::Memory, memory::SharedMut, op::Team, pack::PackTile};
+use super::{
+    columns::GROUP,
+    memory::{HUGE_PAGE, Part, SharedMut},
+    op::Team,
+    pack::PackTile,
+};
 use crate::Result;
 use half::f16;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tensor::DType;
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 16;
+/// Bytes that one thread packs at a time.
+const CHUNK: usize = 128 << 10;
+/// Bytes of memory made present before they are packed: they are still in the last cache then.
+const PART: usize = 8 << 20;
 
 /// How levels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +207,7 @@ impl Form {
 pub(crate) struct Packed {
     pub(crate) form: Form,
     pub(crate) tile_bytes: usize,
-    pub(crate) tiles: Memory<u8>,
+    pub(crate) tiles: Part,
 }
 
 impl Packed {
@@ -216,21 +226,30 @@ impl Packed {
         let tiles_each = n_rows.div_ceil(TILE);
         let n_tiles = n_matrices * tiles_each;
         let row_bytes = row_len / dtype.block_len() * dtype.block_bytes();
-        let mut tiles = Memory::<u8>::zeroed_huge(n_tiles.saturating_mul(tile_bytes), "repacked weights")?;
-        let all_fit = std::sync::atomic::AtomicBool::new(true);
-        {
-            let shared = SharedMut::new(&mut tiles);
-            let kernels = team.kernels;
-            team.run(n_tiles, |tile, _| {
-                // SAFETY: each tile belongs to one chunk.
-                let to = unsafe { shared.range(tile * tile_bytes..(tile + 1) * tile_bytes) };
-                let (matrix, first) = (tile / tiles_each, tile % tiles_each * TILE);
-                let at = (matrix * n_rows + first) * row_bytes;
-                let rows = &bytes[at..at + row_bytes * TILE.min(n_rows - first)];
-                if !kernels.pack(PackTile { dtype, rows, row_bytes, to }) {
-                    all_fit.store(false, std::sync::atomic::Ordering::Relaxed);
-                }
-            });
+        let mut tiles = team.arena.take(n_tiles.saturating_mul(tile_bytes), "repacked weights")?;
+        let all_fit = AtomicBool::new(true);
+        let untouched = tiles.untouched();
+        let shared = SharedMut::new(&mut tiles);
+        let kernels = team.kernels;
+        let pack = |tile: usize| {
+            // SAFETY: each tile belongs to one chunk.
+            let to = unsafe { shared.range(tile * tile_bytes..(tile + 1) * tile_bytes) };
+            let (matrix, first) = (tile / tiles_each, tile % tiles_each * TILE);
+            let at = (matrix * n_rows + first) * row_bytes;
+            let rows = &bytes[at..at + row_bytes * TILE.min(n_rows - first)];
+            if !kernels.pack(PackTile { dtype, rows, row_bytes, to }) {
+                all_fit.store(false, Relaxed);
+            }
+        };
+        let (per_chunk, per_part) = ((CHUNK / tile_bytes.max(1)).max(1), (PART / tile_bytes.max(1)).max(1));
+        let mut present = 0;
+        for first in (0..n_tiles).step_by(per_part) {
+            let n = per_part.min(n_tiles - first);
+            let needed = ((first + n) * tile_bytes).saturating_sub(untouched.start).div_ceil(HUGE_PAGE);
+            let needed = needed.min(untouched.count);
+            team.run(needed - present, |page, _| untouched.touch(present + page));
+            present = needed;
+            team.ranges(n, per_chunk, |tiles, _| tiles.for_each(|tile| pack(first + tile)));
         }
         Ok(all_fit.into_inner().then_some(Self { form, tile_bytes, tiles }))
     }

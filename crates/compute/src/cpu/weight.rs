@@ -161,6 +161,16 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Rows `first..first + n` of 16-bit floats as they lie in the file, and whether they are `bf16`. `None`: another type.
+    pub(crate) fn half_rows(&self, first: usize, n: usize) -> Option<(&'a [u8], bool)> {
+        match self.store {
+            Store::Rows { bytes, row_bytes } if matches!(self.dtype, DType::F16 | DType::BF16) => {
+                Some((&bytes[first * row_bytes..(first + n) * row_bytes], self.dtype == DType::BF16))
+            }
+            _ => None,
+        }
+    }
+
     /// Columns `first..first + out.len()` of a row, exactly; both are whole blocks. Packed matrices decode whole rows
     /// only.
     pub(crate) fn decode(&self, kernels: &Kernels, row: usize, first: usize, out: &mut [f32]) {

@@ -76,7 +76,7 @@ impl<'a> Stack<'a> {
     pub(crate) fn expert(&self, expert: usize) -> View<'a> {
         let first = expert * self.n_out;
         let bias = self.all.bias.map(|bias| &bias[first..first + self.n_out]);
-        View { matrix: self.all.matrix.part(expert, self.n_out), bias }
+        View { matrix: self.all.matrix.part(expert, self.n_out), bias, ..self.all }
     }
 
     /// The product of one expert's rows, which lie at its slots of `x` and `out`.
@@ -96,7 +96,8 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     let (width, n_expert) = (router.matrix.row_len, router.matrix.n_rows);
     let up = Stack::of(op, "up", args.up, n_expert)?;
     let gate = args.gate.map(|gate| Stack::of(op, "gate", gate, n_expert)).transpose()?;
-    let down = Stack::of(op, "down", args.down, n_expert)?;
+    let mut down = Stack::of(op, "down", args.down, n_expert)?;
+    down.all.outliers = true;
     let (n_ff, n_out) = (up.n_out, down.n_out);
     let fits = up.n_in() == width && down.n_in() == n_ff && gate.is_none_or(|g| g.n_in() == width && g.n_out == n_ff);
     require(op, fits, "the experts' matrices do not fit one another")?;

@@ -16,7 +16,7 @@ pub(crate) mod rope;
 
 use super::{
     argument,
-    memory::{Scratch, SharedMut},
+    memory::{Arena, Scratch, SharedMut},
     pool::Pool,
     simd::Kernels,
 };
@@ -37,6 +37,8 @@ pub(crate) struct Team {
     pool: Pool,
     pub(crate) kernels: &'static Kernels,
     pub(crate) precision: Precision,
+    /// Where packed weights lie.
+    pub(crate) arena: Arena,
     locals: Vec<Mutex<Scratch<f32>>>,
 }
 
@@ -61,7 +63,10 @@ impl Work {
     pub(crate) fn new(threads: usize, kernels: &'static Kernels, precision: Precision) -> std::io::Result<Self> {
         let pool = Pool::new(threads)?;
         let locals = (0..pool.threads()).map(|_| Mutex::default()).collect();
-        Ok(Self { team: Team { pool, kernels, precision, locals }, scratch: OpScratch::default() })
+        Ok(Self {
+            team: Team { pool, kernels, precision, arena: Arena::default(), locals },
+            scratch: OpScratch::default(),
+        })
     }
 }
 

@@ -12,10 +12,10 @@ use super::{Team, argument};
 use crate::{
     Projection, Result,
     cpu::{
-        columns::{self, GROUP, MAX_BLOCK, Slot},
+        columns::{self, GROUP, MAX_BLOCK, Rounding, Slot},
         memory::{Scratch, SharedMut},
         packed::{Packed, TILE},
-        simd::{Kernels, LANES, PackedTile, Tile},
+        simd::{HalfRows, Kernels, LANES, PackedTile, Tile},
         weight::{self, Matrix},
     },
 };
@@ -67,6 +67,8 @@ pub(crate) struct Product<'a> {
     pub(crate) x: &'a [f32],
     /// Columns of the product: rows of `x`.
     pub(crate) n: usize,
+    /// Whether `x` has outliers (see [`Rounding::of`]).
+    pub(crate) outliers: bool,
     pub(crate) scale: f32,
     /// `[n, n_out]`.
     pub(crate) residual: Option<&'a [f32]>,
@@ -77,7 +79,11 @@ pub(crate) struct Product<'a> {
 impl<'a> Product<'a> {
     /// `x · matrixᵀ + bias`.
     pub(crate) fn plain(view: View<'a>, x: &'a [f32], n: usize, out: SharedMut<'a, f32>) -> Self {
-        Self { matrix: view.matrix, bias: view.bias, x, n, scale: 1.0, residual: None, out }
+        Self { matrix: view.matrix, bias: view.bias, x, n, outliers: view.outliers, scale: 1.0, residual: None, out }
+    }
+
+    fn rounding(&self) -> Rounding {
+        Rounding::of(self.n, self.outliers)
     }
 
     fn tile_rows(&self) -> usize {
@@ -90,6 +96,8 @@ impl<'a> Product<'a> {
 pub(crate) struct View<'a> {
     pub(crate) matrix: Matrix<'a>,
     pub(crate) bias: Option<&'a [f32]>,
+    /// Whether its input has outliers.
+    pub(crate) outliers: bool,
 }
 
 impl<'a> View<'a> {
@@ -108,7 +116,7 @@ impl<'a> View<'a> {
             return Err(argument(op, format_args!("{name} is {shape} and should be [{n_out}, {n_in}]")));
         }
         let bias = weight::optional_vector(op, projection.bias.as_ref(), matrix.n_rows)?;
-        Ok(Self { matrix, bias })
+        Ok(Self { matrix, bias, outliers: false })
     }
 }
 
@@ -133,11 +141,12 @@ pub(crate) fn products<'a>(
             n_floats = n_floats.max(p.matrix.row_len).max(WIDE_ROWS * (PANEL + p.n) + LANES * PANEL);
         } else if p.n > 0 {
             n_floats = n_floats.max(WIDE_ROWS * MAX_BLOCK);
-            let last = jobs.last().filter(|job| std::ptr::eq(product(job.product).x, p.x));
-            entry.columns = last.map_or(n_bytes, |job| job.columns);
+            let last = jobs.last().map(|job| (job, product(job.product)));
+            let last = last.filter(|(_, other)| std::ptr::eq(other.x, p.x) && other.rounding() == p.rounding());
+            entry.columns = last.as_ref().map_or(n_bytes, |(job, _)| job.columns);
             if last.is_none() {
                 jobs.push(Job { product: i, first_block: n_blocks, columns: n_bytes });
-                let n = p.n * columns::planes(p.n);
+                let n = p.n * p.rounding().planes();
                 n_blocks += n / MAX_BLOCK + (n % MAX_BLOCK).count_ones() as usize;
                 let bytes = columns::bytes(n, p.matrix.row_len).and_then(|bytes| bytes.checked_add(n_bytes));
                 n_bytes = bytes.ok_or_else(|| argument("product", "a size that overflows"))?;
@@ -174,7 +183,8 @@ pub(crate) fn products<'a>(
 /// Rounds the columns of block `block` of a product's `x`; its blocks begin at byte `start` of `to`.
 fn round_block(kernels: &Kernels, product: &Product<'_>, block: usize, to: SharedMut<'_, u8>, start: usize) {
     let n_in = product.matrix.row_len;
-    let planes = columns::planes(product.n);
+    let rounding = product.rounding();
+    let planes = rounding.planes();
     let n = product.n * planes;
     let mut first = block.min(n / MAX_BLOCK) * MAX_BLOCK;
     for _ in n / MAX_BLOCK..block {
@@ -186,7 +196,7 @@ fn round_block(kernels: &Kernels, product: &Product<'_>, block: usize, to: Share
     let to = unsafe { to.range(start..start + columns::block_start(width, n_in)) };
     for column in (0..width).step_by(planes) {
         let row = (first + column) / planes;
-        kernels.quantize(&product.x[row * n_in..(row + 1) * n_in], &Slot { column, width }, planes == 2, to);
+        kernels.quantize(&product.x[row * n_in..(row + 1) * n_in], &Slot { column, width }, rounding, to);
     }
 }
 
@@ -202,7 +212,7 @@ fn integer(
 ) {
     let n_in = product.matrix.row_len;
     let n_groups = n_in / GROUP;
-    let planes = columns::planes(product.n);
+    let planes = product.rounding().planes();
     let n = product.n * planes;
     // Few columns fit the cache whole: then each tile is read from its beginning to its end.
     let step = if n < MAX_BLOCK { n_groups } else { GROUPS };
@@ -236,9 +246,18 @@ fn integer(
     }
 }
 
-/// Row by row: decode, one dot product per column.
+/// Few columns: blocks of dot products where there is a loop for them, else row by row: decode, one dot product per column.
 fn narrow(kernels: &Kernels, product: &Product<'_>, first: usize, n_rows: usize, local: &mut [f32]) {
     let n_in = product.matrix.row_len;
+    if let Some((rows, bf16)) = product.matrix.half_rows(first, n_rows).filter(|_| n_in > 0) {
+        let out = &mut local[..product.n * n_rows];
+        if kernels.half_rows(HalfRows { bf16, rows, row_len: n_in, x: product.x, n: product.n, out }) {
+            for (c, sums) in out.chunks(n_rows).enumerate() {
+                store(product, c, first, sums);
+            }
+            return;
+        }
+    }
     let row = &mut local[..n_in];
     for r in first..first + n_rows {
         product.matrix.decode(kernels, r, 0, row);

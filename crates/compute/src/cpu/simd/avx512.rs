@@ -1,7 +1,8 @@
 //! AVX-512 (F, BW, DQ, VL), with and without VNNI: the loops of `portable` in 512-bit registers.
 
 use super::{Isa, Kernels};
-use std::arch::x86_64::{_mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps};
+use crate::cpu::simd::LANES;
+use std::arch::x86_64::*;
 
 /// Whether this machine has the features named below.
 pub(super) fn available() -> bool {
@@ -32,5 +33,63 @@ pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
     super::portable::f16_to_f32(from_rest, to_rest);
 }
 
+/// [`super::portable::transpose`], 16 columns at a time in registers.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize) {
+    let whole = len / LANES * LANES;
+    if whole > 0 {
+        assert!((LANES - 1) * from_stride + whole <= from.len() && (whole - 1) * to_stride + LANES <= to.len());
+    }
+    for t in (0..whole).step_by(LANES) {
+        // SAFETY: 16 rows and 16 columns lie inside by the assertion.
+        unsafe { square(from.as_ptr().add(t), from_stride, to.as_mut_ptr().add(t * to_stride), to_stride) };
+    }
+    if whole < len {
+        super::portable::transpose(&from[whole..], from_stride, len - whole, &mut to[whole * to_stride..], to_stride);
+    }
+}
+
+/// 16 rows of 16.
+///
+/// # Safety
+/// Both squares may be accessed.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    let zero = _mm512_setzero_ps();
+    let (mut a, mut b) = ([zero; LANES], [zero; LANES]);
+    for i in 0..LANES / 2 {
+        // SAFETY: by this function's contract.
+        let (x, y) = unsafe {
+            (_mm512_loadu_ps(from.add(2 * i * from_stride)), _mm512_loadu_ps(from.add((2 * i + 1) * from_stride)))
+        };
+        a[2 * i] = _mm512_unpacklo_ps(x, y);
+        a[2 * i + 1] = _mm512_unpackhi_ps(x, y);
+    }
+    for i in (0..LANES).step_by(4) {
+        let pair = |x, y| (_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+        let double = |v: __m512| _mm512_castps_pd(v);
+        (b[i], b[i + 1]) = pair(double(a[i]), double(a[i + 2]));
+        (b[i + 2], b[i + 3]) = pair(double(a[i + 1]), double(a[i + 3]));
+    }
+    // Quarter `l` of `b[4 i + j]` is column `4 l + j` of rows `4 i..4 i + 4`.
+    for j in 0..4 {
+        let even = (_mm512_shuffle_f32x4::<0x88>(b[j], b[4 + j]), _mm512_shuffle_f32x4::<0x88>(b[8 + j], b[12 + j]));
+        let odd = (_mm512_shuffle_f32x4::<0xdd>(b[j], b[4 + j]), _mm512_shuffle_f32x4::<0xdd>(b[8 + j], b[12 + j]));
+        let columns = [
+            _mm512_shuffle_f32x4::<0x88>(even.0, even.1),
+            _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1),
+            _mm512_shuffle_f32x4::<0xdd>(even.0, even.1),
+            _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1),
+        ];
+        for (l, column) in columns.into_iter().enumerate() {
+            // SAFETY: by this function's contract.
+            unsafe { _mm512_storeu_ps(to.add((4 * l + j) * to_stride), column) };
+        }
+    }
+}
+
 super::instance!(Isa::Avx512, features: ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"], fma: true, rows: 6,
-    vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32, packed: crate::cpu::simd::maddubs::packed);
+    vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32, transpose: crate::cpu::simd::avx512::transpose,
+    half_rows: Some(crate::cpu::simd::half_rows::avx512::half_rows),
+    packed: crate::cpu::simd::maddubs::packed);

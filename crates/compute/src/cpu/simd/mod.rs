@@ -10,15 +10,22 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod half_rows;
+#[cfg(target_arch = "x86_64")]
 mod maddubs;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod sdot;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-pub(crate) use portable::{LANES, PackedTile, Tile};
+pub(crate) use portable::{HalfRows, LANES, PackedTile, Tile};
 
-use super::{columns::Slot, pack::PackTile};
+use super::{
+    columns::{Rounding, Slot},
+    pack::PackTile,
+};
 use crate::Activation;
 
 /// An instruction set with kernels of its own.
@@ -34,11 +41,13 @@ pub enum Isa {
     Avx512Vnni,
     /// AArch64 with its vector unit.
     Neon,
+    /// The same with `dotprod`: 8-bit dot products.
+    NeonDot,
 }
 
 impl Isa {
     /// All of them, the plainest first.
-    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon];
+    pub const ALL: &'static [Isa] = &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
 
     /// The name that users see and write.
     pub fn name(self) -> &'static str {
@@ -48,6 +57,7 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Neon => "neon",
+            Isa::NeonDot => "neon-dot",
         }
     }
 
@@ -98,10 +108,13 @@ pub(crate) struct Kernels {
     multiply: unsafe fn(Tile<'_>),
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
+    scale_lanes: unsafe fn(&[i8], &[f32], &mut [f32]),
+    scale_groups: unsafe fn(&[i8], &[f32], &mut [f32]),
+    half_rows: Option<unsafe fn(HalfRows<'_>)>,
     packed: unsafe fn(PackedTile<'_>),
     pack: unsafe fn(PackTile<'_>) -> bool,
     transpose: unsafe fn(&[f32], usize, usize, &mut [f32], usize),
-    quantize: unsafe fn(&[f32], &Slot, bool, &mut [u8]),
+    quantize: unsafe fn(&[f32], &Slot, Rounding, &mut [u8]),
 }
 
 macro_rules! methods {
@@ -138,6 +151,10 @@ methods! {
     fn f16_to_f32(from: &[u16], to: &mut [f32]);
     /// Exactly.
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
+    /// `to[i] = from[i] · scales[i % n]` for `n` scales.
+    fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]);
+    /// `to[i] = from[i] · scales[i / 32]`.
+    fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]);
     /// A tile of a packed matrix times a block of columns.
     fn packed(tile: PackedTile<'_>);
     /// Brings rows of a file into a tile; false: they have no packed form.
@@ -145,7 +162,7 @@ methods! {
     /// 16 rows to 16 lanes: `to[t][r] = from[r][t]`.
     fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize);
     /// Rounds a column to 8-bit levels.
-    fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]);
+    fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [u8]);
 }
 
 impl Kernels {
@@ -161,11 +178,19 @@ impl Kernels {
             Isa::Avx512Vnni => avx512::vnni_available().then_some(avx512::VNNI_KERNELS),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::available().then_some(neon::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => sdot::available().then_some(neon::DOT_KERNELS),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => None,
             #[cfg(not(target_arch = "aarch64"))]
-            Isa::Neon => None,
+            Isa::Neon | Isa::NeonDot => None,
         }
+    }
+
+    /// Rows of 16-bit floats times few columns. False: there is no such loop here, and nothing was done.
+    pub(crate) fn half_rows(&self, rows: HalfRows<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.half_rows.map(|half_rows| unsafe { half_rows(rows) }).is_some()
     }
 
     /// Which instruction set this is.
@@ -177,12 +202,12 @@ impl Kernels {
 /// Instantiates the loops of `portable` under target features and gathers them in `KERNELS`.
 macro_rules! instance {
     ($isa:expr, features: [$($feature:literal)?], fma: $fma:literal, rows: $rows:literal, vectors: $vectors:literal,
-     f16_to_f32: $f16_to_f32:path, packed: $packed:path) => {
+     f16_to_f32: $f16_to_f32:path, transpose: $transpose:path, half_rows: $half_rows:expr, packed: $packed:path) => {
         /// The table of this instruction set.
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
         mod instance {
-            use $crate::{Activation, cpu::{columns::Slot, pack::{self, PackTile}, simd::{Isa, Kernels, portable::{self, Tile}}}};
+            use $crate::{Activation, cpu::{columns::{Rounding, Slot}, pack::{self, PackTile}, simd::{Isa, Kernels, portable::{self, Tile}}}};
 
             $(#[target_feature(enable = $feature)])?
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -233,18 +258,23 @@ macro_rules! instance {
             }
 
             $(#[target_feature(enable = $feature)])?
-            fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]) {
-                portable::quantize(x, slot, two_planes, block)
+            fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]) {
+                portable::scale_lanes(from, scales, to)
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]) {
+                portable::scale_groups(from, scales, to)
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [u8]) {
+                portable::quantize(x, slot, rounding, block)
             }
 
             $(#[target_feature(enable = $feature)])?
             fn pack(tile: PackTile<'_>) -> bool {
                 pack::pack(tile)
-            }
-
-            $(#[target_feature(enable = $feature)])?
-            fn transpose(from: &[f32], from_stride: usize, len: usize, to: &mut [f32], to_stride: usize) {
-                portable::transpose(from, from_stride, len, to, to_stride)
             }
 
             pub(super) static TABLE: Kernels = Kernels {
@@ -260,9 +290,12 @@ macro_rules! instance {
                 multiply,
                 f16_to_f32: $f16_to_f32,
                 bf16_to_f32,
+                scale_lanes,
+                scale_groups,
+                half_rows: $half_rows,
                 packed: $packed,
                 pack,
-                transpose,
+                transpose: $transpose,
                 quantize,
             };
         }
@@ -396,6 +429,69 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rows_of_half_precision() {
+        for k in all() {
+            for (n_rows, row_len, n) in
+                [(1, 1, 1), (9, 70, 1), (7, 33, 2), (5, 64, 3), (4, 16, 4), (6, 130, 9), (0, 16, 2)]
+            {
+                let (w, x) = (values(n_rows * row_len, 5), values(n * row_len, 6));
+                for bf16 in [false, true] {
+                    let bits = |v: &f32| match bf16 {
+                        true => half::bf16::from_f32(*v).to_bits(),
+                        false => half::f16::from_f32(*v).to_bits(),
+                    };
+                    let value = |bits: u16| match bf16 {
+                        true => half::bf16::from_bits(bits).to_f32(),
+                        false => half::f16::from_bits(bits).to_f32(),
+                    };
+                    let rows: Vec<u8> = w.iter().flat_map(|v| bits(v).to_le_bytes()).collect();
+                    let mut out = vec![f32::NAN; n * n_rows];
+                    if !k.half_rows(HalfRows { bf16, rows: &rows, row_len, x: &x, n, out: &mut out }) {
+                        continue;
+                    }
+                    for (c, x) in x.chunks(row_len).enumerate() {
+                        for (r, w) in w.chunks(row_len).enumerate() {
+                            let exact: f32 = w.iter().zip(x).map(|(w, x)| value(bits(w)) * x).sum();
+                            let got = out[c * n_rows + r];
+                            assert!((got - exact).abs() < 1e-4, "{} {row_len} {c} {r}: {got} {exact}", k.isa());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transposition() {
+        for k in all() {
+            for len in [0, 1, 15, 16, 37, 64] {
+                let (from_stride, to_stride) = (len + 3, 24);
+                let from = values(16 * from_stride, 7);
+                let mut to = vec![0.0; len * to_stride + 16];
+                k.transpose(&from, from_stride, len, &mut to, to_stride);
+                for t in 0..len {
+                    for r in 0..16 {
+                        assert_eq!(to[t * to_stride + r], from[r * from_stride + t], "{} {len} {t} {r}", k.isa());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scaled_levels() {
+        let levels: Vec<i8> = (0..256).map(|i| (i * 37 % 256) as u8 as i8).collect();
+        let scales = values(64, 8);
+        for k in all() {
+            let mut out = vec![0.0; 256];
+            k.scale_lanes(&levels, &scales, &mut out);
+            assert!(out.iter().enumerate().all(|(i, o)| *o == f32::from(levels[i]) * scales[i % 64]), "{}", k.isa());
+            k.scale_groups(&levels, &scales, &mut out);
+            assert!(out.iter().enumerate().all(|(i, o)| *o == f32::from(levels[i]) * scales[i / 32]), "{}", k.isa());
         }
     }
 

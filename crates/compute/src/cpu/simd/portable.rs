@@ -14,7 +14,7 @@
 use crate::{
     Activation,
     cpu::{
-        columns::{self, Aux, GROUP, Slot, record_bytes},
+        columns::{self, Aux, GROUP, Rounding, Slot, record_bytes},
         packed::{Form, TILE, Unpacked},
     },
 };
@@ -352,6 +352,50 @@ pub(super) fn bf16_to_f32(from: &[u16], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(t, f)| *t = bf16::from_bits(*f).to_f32());
 }
 
+/// `to[i] = from[i] · scales[i % n]` for `n` scales: levels of a position are a lane.
+#[inline(always)]
+pub(super) fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]) {
+    for (from, to) in from.chunks_exact(scales.len()).zip(to.chunks_exact_mut(scales.len())) {
+        to.iter_mut().zip(from).zip(scales).for_each(|((t, f), s)| *t = f32::from(*f) * s);
+    }
+}
+
+/// `to[i] = from[i] · scales[i / 32]`: levels of a position lie one after another.
+#[inline(always)]
+pub(super) fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]) {
+    for ((from, to), s) in from.as_chunks::<GROUP>().0.iter().zip(to.as_chunks_mut::<GROUP>().0).zip(scales) {
+        to.iter_mut().zip(from).for_each(|(t, f)| *t = f32::from(*f) * s);
+    }
+}
+
+/// A product of rows of 16-bit floats, as in the file, and few columns: `out[c][r] = Σ_k w[r][k] · x[c][k]`.
+pub(crate) struct HalfRows<'a> {
+    /// `bf16` or else half precision.
+    pub(crate) bf16: bool,
+    /// `[n_rows, row_len]`, little-endian.
+    pub(crate) rows: &'a [u8],
+    pub(crate) row_len: usize,
+    /// `[n, row_len]`.
+    pub(crate) x: &'a [f32],
+    pub(crate) n: usize,
+    /// `[n, n_rows]`.
+    pub(crate) out: &'a mut [f32],
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only those instances have such loops"))]
+impl HalfRows<'_> {
+    /// Whole rows there are.
+    pub(super) fn n_rows(&self) -> usize {
+        self.rows.len() / 2 / self.row_len.max(1)
+    }
+
+    /// Whether all that will be read lies inside the slices.
+    pub(super) fn fits(&self) -> bool {
+        self.n.checked_mul(self.row_len).is_some_and(|len| len <= self.x.len())
+            && self.n.checked_mul(self.n_rows()).is_some_and(|len| len <= self.out.len())
+    }
+}
+
 /// The product of a tile of a packed matrix and a block of columns: `sums[c][r] (+)= Σ_k w[r][k] · x[c][k]`.
 pub(crate) struct PackedTile<'a> {
     pub(crate) form: Form,
@@ -427,8 +471,9 @@ pub(super) fn packed(t: PackedTile<'_>) {
 
 /// Rounds a column to 8-bit levels.
 #[inline(always)]
-pub(super) fn quantize(x: &[f32], slot: &Slot, two_planes: bool, block: &mut [u8]) {
-    columns::quantize(x, slot, two_planes, block)
+pub(super) fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [u8]) {
+    columns::quantize(x, slot, rounding, block)
 }
 
-super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32, packed: super::packed);
+super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32,
+    transpose: super::transpose, half_rows: None, packed: super::packed);
