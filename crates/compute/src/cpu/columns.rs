@@ -34,15 +34,25 @@ pub(crate) enum Rounding {
     Plain,
 }
 
+/// What is rounded, as far as it matters how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// Its error is one of many.
+    Usual,
+    /// Few elements of a group are much larger than the others (what comes out of a gate), and all are rounded at their scale:
+    /// the largest errors of a layer.
+    Outliers,
+    /// The input of the head, whose error goes straight to the logits: a third of all the error there is, for few rows.
+    Last,
+}
+
 impl Rounding {
-    /// What `n` columns get. `outliers`: few elements of a group are much larger than the others (what comes out of a
-    /// gate), and rounding all at the largest one's scale costs most.
-    pub(crate) fn of(n: usize, outliers: bool) -> Self {
-        match n {
-            ..=TWO_PLANES_UP_TO => Self::TwoPlanes,
-            ..=CAREFUL_UP_TO if outliers => Self::TwoPlanes,
-            ..=CAREFUL_UP_TO => Self::BestScale,
-            _ => Self::Plain,
+    /// What `n` columns of such a product get.
+    pub(crate) fn of(n: usize, input: Input) -> Self {
+        match (n, input) {
+            (_, Input::Last) | (..=TWO_PLANES_UP_TO, _) | (..=CAREFUL_UP_TO, Input::Outliers) => Self::TwoPlanes,
+            (..=CAREFUL_UP_TO, Input::Usual) => Self::BestScale,
+            (_, Input::Usual | Input::Outliers) => Self::Plain,
         }
     }
 

@@ -15,7 +15,9 @@ use super::{
 use crate::{
     Buffer, Experts, Projection, Result, RouterGroups, RouterRule,
     cpu::{
-        argument, floats, floats_mut,
+        argument,
+        columns::Input,
+        floats, floats_mut,
         memory::{Scratch, SharedMut},
         simd::Kernels,
         weight,
@@ -97,7 +99,7 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     let up = Stack::of(op, "up", args.up, n_expert)?;
     let gate = args.gate.map(|gate| Stack::of(op, "gate", gate, n_expert)).transpose()?;
     let mut down = Stack::of(op, "down", args.down, n_expert)?;
-    down.all.outliers = true;
+    down.all.input = Input::Outliers;
     let (n_ff, n_out) = (up.n_out, down.n_out);
     let fits = up.n_in() == width && down.n_in() == n_ff && gate.is_none_or(|g| g.n_in() == width && g.n_out == n_ff);
     require(op, fits, "the experts' matrices do not fit one another")?;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Buffer, FeedForward, Result,
-    cpu::{argument, floats, floats_mut, memory::SharedMut, weight},
+    cpu::{argument, columns::Input, floats, floats_mut, memory::SharedMut, weight},
 };
 
 /// `out = epilogue(down(act(gate(norm(x))) ⊙ up(norm(x))))`.
@@ -25,7 +25,7 @@ pub(crate) fn feed_forward(
     let up = View::of(op, "up", args.up, None, None)?;
     let (width, n_ff) = (up.matrix.row_len, up.matrix.n_rows);
     let gate = args.gate.map(|gate| View::of(op, "gate", gate, Some(width), Some(n_ff))).transpose()?;
-    let down = View { outliers: true, ..View::of(op, "down", args.down, Some(n_ff), None)? };
+    let down = View { input: Input::Outliers, ..View::of(op, "down", args.down, Some(n_ff), None)? };
     let n_out = down.matrix.n_rows;
     let output_gate = weight::optional_vector(op, args.output_gate, width)?;
     require(op, output_gate.is_none() || args.down.bias.is_none(), "a gate on an output with a bias")?;

@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{
     Buffer, Logits, Result,
-    cpu::{argument, floats, floats_mut, memory::SharedMut},
+    cpu::{argument, columns::Input, floats, floats_mut, memory::SharedMut},
 };
 
 /// Logits of the rows `wanted`.
 pub(crate) fn logits(work: &mut Work, x: &Buffer, wanted: &[u32], args: &Logits<'_>, out: &mut Buffer) -> Result<()> {
     let op = "logits";
     let Work { team, scratch } = work;
-    let view = View::of(op, "the head", args.head, None, None)?;
+    let view = View { input: Input::Last, ..View::of(op, "the head", args.head, None, None)? };
     let (width, n_vocab) = (view.matrix.row_len, view.matrix.n_rows);
     let norm = args.norm.map(|norm| NormView::of(op, norm, width)).transpose()?;
     let all = floats(op, x, Some(x.len()))?;

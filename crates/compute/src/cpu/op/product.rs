@@ -12,7 +12,7 @@ use super::{Team, argument};
 use crate::{
     Projection, Result,
     cpu::{
-        columns::{self, GROUP, MAX_BLOCK, Rounding, Slot},
+        columns::{self, GROUP, Input, MAX_BLOCK, Rounding, Slot},
         memory::{Scratch, SharedMut},
         packed::{Packed, TILE},
         simd::{HalfRows, Kernels, LANES, PackedTile, Tile},
@@ -67,8 +67,8 @@ pub(crate) struct Product<'a> {
     pub(crate) x: &'a [f32],
     /// Columns of the product: rows of `x`.
     pub(crate) n: usize,
-    /// Whether `x` has outliers (see [`Rounding::of`]).
-    pub(crate) outliers: bool,
+    /// How its input is rounded.
+    pub(crate) input: Input,
     pub(crate) scale: f32,
     /// `[n, n_out]`.
     pub(crate) residual: Option<&'a [f32]>,
@@ -79,11 +79,11 @@ pub(crate) struct Product<'a> {
 impl<'a> Product<'a> {
     /// `x · matrixᵀ + bias`.
     pub(crate) fn plain(view: View<'a>, x: &'a [f32], n: usize, out: SharedMut<'a, f32>) -> Self {
-        Self { matrix: view.matrix, bias: view.bias, x, n, outliers: view.outliers, scale: 1.0, residual: None, out }
+        Self { matrix: view.matrix, bias: view.bias, x, n, input: view.input, scale: 1.0, residual: None, out }
     }
 
     fn rounding(&self) -> Rounding {
-        Rounding::of(self.n, self.outliers)
+        Rounding::of(self.n, self.input)
     }
 
     fn tile_rows(&self) -> usize {
@@ -96,8 +96,8 @@ impl<'a> Product<'a> {
 pub(crate) struct View<'a> {
     pub(crate) matrix: Matrix<'a>,
     pub(crate) bias: Option<&'a [f32]>,
-    /// Whether its input has outliers.
-    pub(crate) outliers: bool,
+    /// How its input is rounded.
+    pub(crate) input: Input,
 }
 
 impl<'a> View<'a> {
@@ -116,7 +116,7 @@ impl<'a> View<'a> {
             return Err(argument(op, format_args!("{name} is {shape} and should be [{n_out}, {n_in}]")));
         }
         let bias = weight::optional_vector(op, projection.bias.as_ref(), matrix.n_rows)?;
-        Ok(Self { matrix, bias, outliers: false })
+        Ok(Self { matrix, bias, input: Input::Usual })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rows of 16-bit floats times few columns: weights are widened in registers, exactly, and meet `f32` columns in blocks of
 //! several rows and several columns, so that what is widened or loaded once serves several products.
 //!
-//! One column takes one row after another: then memory is the limit, and it delivers one stream best.
+//! Each product adds up in the same order whatever the block, so that a column alone and among others gets the same bits.
 //!
 //! What belongs here: those loops in AVX2 and AVX-512. What does not: many columns (`op::product`, which multiplies panels).
 
@@ -72,39 +72,10 @@ macro_rules! instance {
                 }
             }
 
-            /// One row times one column.
-            #[inline]
-            #[target_feature(enable = $features)]
-            unsafe fn single<const BF16: bool>(t: &mut HalfRows<'_>, row: usize) {
-                let len = t.row_len;
-                unsafe {
-                    let (w, x) = (t.rows.as_ptr().add(row * len * 2), t.x.as_ptr());
-                    let mut sums = [$zero; 4];
-                    let mut k = 0;
-                    while k + 4 * $lanes <= len {
-                        for (i, sum) in sums.iter_mut().enumerate() {
-                            let k = k + i * $lanes;
-                            *sum = $fma(widened::<BF16>(w.add(k * 2)), $load(x.add(k)), *sum);
-                        }
-                        k += 4 * $lanes;
-                    }
-                    while k + $lanes <= len {
-                        sums[0] = $fma(widened::<BF16>(w.add(k * 2)), $load(x.add(k)), sums[0]);
-                        k += $lanes;
-                    }
-                    let [a, b, c, d] = sums.map(|sum| -> f32 { $sum(sum) });
-                    let rest = (k..len).map(|k| element::<BF16>(w.add(k * 2)) * *x.add(k)).sum::<f32>();
-                    *t.out.as_mut_ptr().add(row) = (a + b) + (c + d) + rest;
-                }
-            }
-
             #[inline]
             #[target_feature(enable = $features)]
             unsafe fn rows<const BF16: bool>(t: &mut HalfRows<'_>) {
                 let n_rows = t.n_rows();
-                if t.n == 1 {
-                    return (0..n_rows).for_each(|row| unsafe { single::<BF16>(t, row) });
-                }
                 let mut row = 0;
                 macro_rules! columns {
                     ($r:literal) => {{

@@ -369,6 +369,7 @@ pub(super) fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]) {
 }
 
 /// A product of rows of 16-bit floats, as in the file, and few columns: `out[c][r] = Σ_k w[r][k] · x[c][k]`.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only those instances have such loops"))]
 pub(crate) struct HalfRows<'a> {
     /// `bf16` or else half precision.
     pub(crate) bf16: bool,
@@ -382,7 +383,7 @@ pub(crate) struct HalfRows<'a> {
     pub(crate) out: &'a mut [f32],
 }
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only those instances have such loops"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as above"))]
 impl HalfRows<'_> {
     /// Whole rows there are.
     pub(super) fn n_rows(&self) -> usize {
