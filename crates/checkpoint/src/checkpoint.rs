@@ -40,7 +40,7 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: Shape,
-    /// Bytes it takes in the file.
+    /// Bytes it has when loaded; in the file they may be arranged, and counted, in another way.
     pub bytes: u64,
     /// Which file of a split model.
     pub(crate) part: usize,
@@ -57,16 +57,27 @@ impl TensorInfo {
     pub(crate) fn in_part(mut self, part: usize) -> Self {
         self.part = part;
         if let Some(view) = &mut self.view {
-            Arc::make_mut(view).pieces.iter_mut().for_each(|piece| piece.part = part);
+            Arc::make_mut(view).set_part(part);
         }
         self
     }
 
+    /// Its bytes, of the model at `path`.
+    pub(crate) fn read(&self, path: &Path, parts: &[ModelFile]) -> Result<SharedBytes> {
+        let missing = || Error::MissingTensor { path: path.to_owned(), tensor: quoted(&self.name) };
+        let part = parts.get(self.part).ok_or_else(missing)?;
+        part.check_unchanged()?;
+        match &self.view {
+            Some(view) => view.load(path, parts, self),
+            None => part.bytes(self.offset, self.bytes, || format!("tensor {}", quoted(&self.name))),
+        }
+    }
+
     /// Where its elements are, in pieces.
     pub(crate) fn pieces(&self) -> Vec<Piece> {
-        match &self.view {
-            Some(view) => view.pieces.clone(),
-            None => vec![Piece::in_order(self.part, self.offset, self.shape.dims())],
+        match self.view.as_deref() {
+            Some(View::Strided(view)) => view.pieces.clone(),
+            _ => vec![Piece::in_order(self.part, self.offset, self.shape.dims())],
         }
     }
 }
@@ -79,12 +90,14 @@ pub(crate) struct Contents {
     /// Files beside the weights that belong to the model, by name.
     pub(crate) sidecars: Vec<(String, ModelFile)>,
     pub(crate) notes: Vec<String>,
+    /// The format's name where it is more special than that of the files it is kept in.
+    pub(crate) kind: Option<&'static str>,
 }
 
 impl Contents {
     /// Of a format that keeps everything in its parts.
     pub(crate) fn new(parts: Vec<ModelFile>, metadata: Metadata, tensors: Vec<TensorInfo>) -> Self {
-        Self { parts, metadata, tensors, sidecars: Vec::new(), notes: Vec::new() }
+        Self { parts, metadata, tensors, sidecars: Vec::new(), notes: Vec::new(), kind: None }
     }
 }
 
@@ -108,7 +121,8 @@ impl Checkpoint {
     /// Error: cannot be opened, not a model, a format or version that is not supported, or damaged.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let (format, contents) = format::open(path, options)?;
-        let Contents { parts, metadata, tensors, sidecars, notes } = contents;
+        let Contents { parts, metadata, tensors, sidecars, notes, kind } = contents;
+        let format = kind.unwrap_or(format);
         let mut index = HashMap::with_capacity(tensors.len());
         for (i, tensor) in tensors.iter().enumerate() {
             if index.insert(tensor.name.clone(), i).is_some() {
@@ -180,10 +194,10 @@ impl Checkpoint {
     }
 
     /// The tensor called `name` with its bytes: a view of the map, or read now when not mapped. Elements that lie in the
-    /// file in another order, or in several files, are copied.
+    /// file in another order, or in several files, are copied; quantized ones may be brought into blocks.
     ///
-    /// Error: no such tensor, the file changed since it was opened, has another checksum than it says, cannot be read, or
-    /// no memory.
+    /// Error: no such tensor, the file changed since it was opened, has another checksum than it says, cannot be read, has
+    /// blocks in an order that has no exact form here, or no memory.
     pub fn load(&self, name: &str) -> Result<HostTensor> {
         let missing = || Error::MissingTensor { path: self.path.clone(), tensor: quoted(name) };
         let info = self.tensor(name).ok_or_else(missing)?;
@@ -194,8 +208,9 @@ impl Checkpoint {
             (None, Some(view)) => view.load(&self.path, &self.parts, info)?,
             (None, None) => part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?,
         };
+        let bytes = info.read(&self.path, &self.parts)?;
         HostTensor::new(name, info.dtype, info.shape, bytes).map_err(|source| Error::Tensor {
-            path: part.path().to_owned(),
+            path: self.parts.get(info.part).map_or(self.path.as_path(), ModelFile::path).to_owned(),
             tensor: quoted(name),
             source,
         })

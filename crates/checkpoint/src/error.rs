@@ -45,6 +45,7 @@ pub enum Error {
     /// A model format that is known but cannot be read.
     #[error(
         "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, PyTorch, ONNX)",
+        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, MLX, PyTorch)",
         quoted_path(.path)
     )]
     UnsupportedFormat {

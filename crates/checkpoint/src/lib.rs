@@ -14,6 +14,7 @@ mod format;
 mod json;
 mod levels;
 mod limits;
+mod made;
 mod metadata;
 #[allow(unsafe_code, reason = "memory maps")]
 mod mmap;

@@ -52,6 +52,13 @@ impl Metadata {
         self.index = self.entries.iter().enumerate().map(|(index, (key, _))| (key.clone(), index)).collect();
     }
 
+    /// Drops `key` and all keys below it, `key.…`.
+    pub(crate) fn remove_below(&mut self, key: &str) {
+        let is_below = |k: &str| k.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.entries.retain(|(k, _)| !is_below(k));
+        self.index = self.entries.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()

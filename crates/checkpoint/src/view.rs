@@ -1,8 +1,9 @@
-//! Tensors whose bytes are not simply a range of the file: strided views, pieces to be joined, bytes with a checksum.
+//! Tensors whose bytes are not simply a range of the file: strided views, pieces to be joined, bytes with a checksum; and,
+//! by `made`, tensors made of others.
 //!
 //! What belongs here: how such a tensor is made when it is loaded. What does not: which file needs it (`format`).
 
-use crate::{Error, Result, TensorInfo, crc32::crc32, error::quoted, file::ModelFile};
+use crate::{Error, Result, TensorInfo, crc32::crc32, error::quoted, file::ModelFile, made::Made};
 use std::{
     path::Path,
     sync::{Arc, OnceLock},
@@ -83,14 +84,44 @@ impl Piece {
     }
 }
 
+/// How a tensor comes out of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// Element by element.
+    Strided(Strided),
+    /// Of other tensors.
+    Made(Made),
+}
+
+impl View {
+    /// The bytes of the tensor `info` of the model at `path`.
+    pub(crate) fn load(&self, path: &Path, parts: &[ModelFile], info: &TensorInfo) -> Result<SharedBytes> {
+        match self {
+            View::Strided(view) => view.load(path, parts, info),
+            View::Made(view) => view.load(path, parts, info),
+        }
+    }
+
+    /// The file that all of it is in turned out to be this part of the model.
+    pub(crate) fn set_part(&mut self, part: usize) {
+        match self {
+            View::Strided(view) => view.pieces.iter_mut().for_each(|piece| piece.part = part),
+            View::Made(made) => {
+                let inputs = std::mem::take(&mut made.inputs);
+                made.inputs = inputs.into_iter().map(|input| input.in_part(part)).collect();
+            }
+        }
+    }
+}
+
 /// A tensor made of pieces that follow one another along an axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct View {
+pub(crate) struct Strided {
     pub(crate) axis: usize,
     pub(crate) pieces: Vec<Piece>,
 }
 
-impl View {
+impl Strided {
     /// The bytes of the tensor `info` of the model at `path`: a view of the map when they lie there in order, else a copy
     /// in order.
     pub(crate) fn load(&self, path: &Path, parts: &[ModelFile], info: &TensorInfo) -> Result<SharedBytes> {

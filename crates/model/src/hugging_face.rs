@@ -113,9 +113,33 @@ const LAYER_TENSORS: &[(&str, &[&str])] = &[
     ("ffn_up", &["mlp.up_proj", "mlp.gate_up_proj"]),
     ("ffn_down", &["mlp.down_proj"]),
     ("ffn_gate_inp", &["mlp.gate", "block_sparse_moe.gate"]),
-    ("ffn_gate_exps", &["mlp.experts.{}.gate_proj", "block_sparse_moe.experts.{}.w1"]),
-    ("ffn_up_exps", &["mlp.experts.{}.up_proj", "block_sparse_moe.experts.{}.w3"]),
-    ("ffn_down_exps", &["mlp.experts.{}.down_proj", "block_sparse_moe.experts.{}.w2"]),
+    (
+        "ffn_gate_exps",
+        &[
+            "mlp.experts.{}.gate_proj",
+            "block_sparse_moe.experts.{}.w1",
+            "mlp.switch_mlp.gate_proj",
+            "block_sparse_moe.switch_mlp.gate_proj",
+        ],
+    ),
+    (
+        "ffn_up_exps",
+        &[
+            "mlp.experts.{}.up_proj",
+            "block_sparse_moe.experts.{}.w3",
+            "mlp.switch_mlp.up_proj",
+            "block_sparse_moe.switch_mlp.up_proj",
+        ],
+    ),
+    (
+        "ffn_down_exps",
+        &[
+            "mlp.experts.{}.down_proj",
+            "block_sparse_moe.experts.{}.w2",
+            "mlp.switch_mlp.down_proj",
+            "block_sparse_moe.switch_mlp.down_proj",
+        ],
+    ),
     ("exp_probs_b.bias", &["mlp.gate.e_score_correction_bias", "mlp.moe_statics.e_score_correction_bias"]),
     ("ffn_gate_inp_shexp", &["mlp.shared_expert_gate"]),
     ("ffn_gate_shexp", &["mlp.shared_expert.gate_proj", "mlp.shared_experts.gate_proj"]),

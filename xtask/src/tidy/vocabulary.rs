@@ -131,6 +131,7 @@ const BLOCK_PLACES: &[Allowed] = &[
     Allowed { path: "crates/tensor/src/dtype.rs", reason: "the table of types" },
     Allowed { path: "crates/tensor/src/block/", reason: "one file per type" },
     Allowed { path: "crates/checkpoint/src/format/gguf.rs", reason: "names the types that it has to refuse" },
+    Allowed { path: "crates/checkpoint/src/format/mlx.rs", reason: "one of its modes is called like its block type" },
     Allowed { path: "crates/model/src/cache.rs", reason: "the element type of each cache type" },
     Allowed { path: "crates/compute/src/device.rs", reason: "the cache types, of which one is a block type" },
     Allowed { path: "crates/compute/src/cpu/", reason: "kernels" },
@@ -154,6 +155,14 @@ fn is_block(name: &str) -> bool {
         return true;
     }
     let pieces: Vec<&str> = lower.split('_').collect();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_affine = |pair: &[&str]| {
+        let [head, tail] = pair else { return false };
+        head.strip_prefix("affine").is_some_and(is_number) && is_number(tail)
+    };
+    if pieces.windows(2).any(is_affine) {
+        return true;
+    }
     pieces.windows(2).any(|pair| {
         let [head, tail] = pair else { return false };
         let digits = head.strip_prefix("iq").or_else(|| head.strip_prefix("tq")).or_else(|| head.strip_prefix('q'));
@@ -237,6 +246,8 @@ mod tests {
         check("fn dot_q4_k_row() {}", true);
         check("\"iq4_xs\"", true);
         check("MXFP4", true);
+        check("DType::AFFINE4_64", true);
+        check("affine_4 + affine4", false);
         check("KvType::Q8_0", false);
         check("let q4 = 0; let seq_0 = 1; let q_k = 2;", false);
         row(blocks, "crates/tensor/src/block/q4_0.rs", "Q4_0", false);

@@ -5,7 +5,7 @@
 //! cache; shards must have plain file names, so that an index cannot reach outside its directory. `config.json` and its
 //! like become metadata under `config.…`; tokenizers and templates are handed out as they are.
 
-use super::{pytorch, pytorch_meta, safetensors};
+use super::{mlx, pytorch, pytorch_meta, quantized, safetensors};
 use crate::{
     Error, Metadata, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
@@ -71,6 +71,8 @@ pub(super) struct Part {
 pub(super) const CONFIG: &str = "config.json";
 /// What stands for it beside weights in Meta's layout.
 const PARAMS: &str = "params.json";
+/// What some quantized models have in place of a part of it.
+const QUANTIZE_CONFIG: &str = "quantize_config.json";
 
 /// What stands for it beside graphs that ONNX Runtime's model builder wrote.
 pub(super) const GENAI: &str = "genai_config.json";
@@ -83,6 +85,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("special_tokens_map.json", "special_tokens_map"),
     (PARAMS, "params"),
     (GENAI, "genai_config"),
+    (QUANTIZE_CONFIG, "quantize_config"),
 ];
 /// Objects in them with an entry per token, which are for the tokenizer's reader to take from the file itself.
 const SKIPPED: &[&str] = &["added_tokens_decoder"];
@@ -232,7 +235,12 @@ impl Weights {
         if let Some(other) = names.iter().find(is_other) {
             notes.push(format!("the directory also holds {}; the {} weights are used", quoted(other), self.format));
         }
-        Ok(Contents { sidecars, notes, ..Contents::new(files, metadata, tensors) })
+        let kind = mlx::is(&metadata).then_some(mlx::NAME);
+        if kind.is_some() {
+            mlx::turn_kernels(&mut tensors);
+        }
+        let tensors = quantized::join(&mut metadata, &files, tensors)?;
+        Ok(Contents { sidecars, notes, kind, ..Contents::new(files, metadata, tensors) })
     }
 }
 

@@ -3,15 +3,19 @@
 //! Formats that are known but cannot be read, and things that people often hand in by mistake, have a row too, so that
 //! the refusal says what the file is.
 
+mod awq;
 mod gguf;
 mod gguf_scan;
 mod gguf_split;
+mod gptq;
 mod hugging_face;
+mod mlx;
 mod onnx;
 mod pytorch;
 mod pytorch_legacy;
 mod pytorch_meta;
 mod pytorch_tensors;
+mod quantized;
 mod safetensors;
 
 use crate::{Error, OpenOptions, Result, checkpoint::Contents, error::quoted, file::ModelFile, limits};
@@ -27,12 +31,12 @@ pub(crate) trait Format: Sync {
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents>;
 }
 
-/// The formats, in the order they are tried.
+/// The formats, in the order they are tried. MLX's directories are safetensors with a convention of their own.
 static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &pytorch::PyTorch, &safetensors::SafeTensors, &onnx::Onnx];
 
 /// The names of the formats that can be opened.
 pub fn format_names() -> impl Iterator<Item = &'static str> {
-    FORMATS.iter().map(|format| format.name())
+    FORMATS.iter().map(|format| format.name()).chain([mlx::NAME])
 }
 
 /// Bytes that are enough to tell a format.

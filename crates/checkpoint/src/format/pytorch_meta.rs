@@ -9,7 +9,7 @@ use crate::{
     Error, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
     error::quoted,
-    view::{Piece, View},
+    view::{Piece, Strided, View},
 };
 use std::{collections::HashMap, path::Path, sync::Arc};
 use tensor::Shape;
@@ -135,6 +135,6 @@ fn join_tensor(
     let bytes = first.dtype.tensor_bytes(&shape).map_err(|e| e.to_string())? as u64;
     let pieces: Vec<Piece> = pieces.iter().flat_map(TensorInfo::pieces).collect();
     let is_empty = bytes == 0;
-    let view = (!is_empty).then(|| Arc::new(View { axis, pieces }));
+    let view = (!is_empty).then(|| Arc::new(View::Strided(Strided { axis, pieces })));
     Ok(TensorInfo { shape, bytes, view, ..first })
 }

@@ -10,7 +10,7 @@ use crate::{
     file::ModelFile,
     limits,
     pickle::{Id, Node, Pickle, Storage, Tensor},
-    view::{Guard, Piece, View},
+    view::{Guard, Piece, Strided, View},
 };
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use tensor::Shape;
@@ -280,6 +280,6 @@ fn proven(tensor: &Tensor, storage: &Storage, place: &Place) -> std::result::Res
     let strides = strides.collect::<Option<Vec<usize>>>().ok_or_else(outside)?;
     let piece = Piece { part: 0, offset, dims, strides, guard: place.guard.clone() };
     let plain = piece.guard.is_none() && piece.is_contiguous();
-    let view = (!plain).then(|| Arc::new(View { axis: 0, pieces: vec![piece] }));
+    let view = (!plain).then(|| Arc::new(View::Strided(Strided { axis: 0, pieces: vec![piece] })));
     Ok(Proven::Usable { dtype, shape, bytes, offset, view })
 }

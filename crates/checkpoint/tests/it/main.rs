@@ -9,6 +9,7 @@ mod malformed;
 mod onnx;
 mod open;
 mod pytorch;
+mod quantized;
 mod safetensors;
 mod split;
 mod torch_writer;

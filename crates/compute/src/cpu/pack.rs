@@ -2,8 +2,8 @@
 //!
 //! A tile is filled block by block, its 16 rows in turn: what is written stays in the first-level cache until it is
 //! whole, and the file's rows are read as 16 streams. Each type says how its levels and its scales lie in a block; all
-//! else is the same code, instantiated for every instruction set (`simd`). The source layouts are those of the GGUF block
-//! types (see `tensor::block`).
+//! else is the same code, instantiated for every instruction set (`simd`). The source layouts are those of the block types
+//! (see `tensor::block`).
 //!
 //! What belongs here: block layouts in, tile layout out. What does not: memory and threads (`packed`).
 
@@ -12,7 +12,7 @@ use super::{
     packed::{Form, Levels, TILE},
 };
 use half::f16;
-use tensor::DType;
+use tensor::{Affine, DType};
 
 /// Rows to pack as one tile.
 pub(crate) struct PackTile<'a> {
@@ -57,7 +57,15 @@ pub(crate) fn pack(t: PackTile<'_>) -> bool {
             },
         ),
         DType::Q3_K => blocks::<110, 64>(t, DType::Q3_K, q3_k_levels, q3_k_scales),
-        _ => false,
+        other => match Affine::of(other) {
+            Some(affine) if affine.bits == 2 => affine_groups::<2>(t, affine),
+            Some(affine) if affine.bits == 3 => affine_groups::<3>(t, affine),
+            Some(affine) if affine.bits == 4 => affine_groups::<4>(t, affine),
+            Some(affine) if affine.bits == 5 => affine_groups::<5>(t, affine),
+            Some(affine) if affine.bits == 6 => affine_groups::<6>(t, affine),
+            Some(affine) if affine.bits == 8 => affine_groups::<8>(t, affine),
+            _ => false,
+        },
     }
 }
 
@@ -118,6 +126,64 @@ fn blocks<const BYTES: usize, const WORDS: usize>(
         }
     }
     fits
+}
+
+/// The same for affine groups, whose blocks hold less than a group of the tile or more.
+#[inline(always)]
+fn affine_groups<const BITS: usize>(t: PackTile<'_>, affine: Affine) -> bool {
+    let Some(form) = Form::of(t.dtype) else { return false };
+    let (groups, header, own) = form.scale_layout();
+    let each = own + form.level_bytes();
+    let per_super = groups * GROUP / affine.group;
+    let zero = if BITS == 8 { 128.0 } else { 0.0 };
+    let mut fits = true;
+    let mut unpacked = [0; 8];
+    for (i, to) in t.to.chunks_exact_mut(header + groups * each).enumerate() {
+        let (header, to) = to.split_at_mut(header);
+        for (row, bytes) in t.rows.chunks_exact(t.row_bytes).enumerate().take(TILE) {
+            let blocks = bytes[i * per_super * affine.block_bytes()..].chunks_exact(affine.block_bytes());
+            for (part, block) in blocks.take(per_super).enumerate() {
+                let (head, levels) = block.split_at(8);
+                let [scale, bias] = [0, 1].map(|i| f32::from_le_bytes(head.as_chunks::<4>().0[i]));
+                let min = -(bias + zero * scale);
+                fits &= scale.is_finite() && min.is_finite();
+                // Both halves of a group have scales of their own, or several groups share them.
+                let (scales, step) = if affine.group < GROUP { (&mut to[..own], 2) } else { (&mut header[..], 1) };
+                let scales = scales.as_chunks_mut::<{ 4 * TILE }>().0;
+                scales[part * (step - 1)].as_chunks_mut::<4>().0[row] = scale.to_le_bytes();
+                scales[step + part * (step - 1)].as_chunks_mut::<4>().0[row] = min.to_le_bytes();
+                if affine.group < GROUP {
+                    let words = affine.group / 4;
+                    bit_stream::<BITS>(levels, &mut unpacked[part * words..(part + 1) * words]);
+                    continue;
+                }
+                for (levels, to) in levels.chunks_exact(GROUP / 8 * BITS).zip(to.chunks_exact_mut(each)) {
+                    bit_stream::<BITS>(levels, &mut unpacked);
+                    put_levels(form.levels, &unpacked, row, to);
+                }
+            }
+            if affine.group < GROUP {
+                put_levels(form.levels, &unpacked, row, &mut to[own..]);
+            }
+        }
+    }
+    fits
+}
+
+/// Levels in a stream of bits, four to a word.
+#[inline(always)]
+fn bit_stream<const BITS: usize>(bytes: &[u8], levels: &mut [u32]) {
+    let mask = u64::from(u8::MAX >> (8 - BITS));
+    for (bytes, levels) in bytes.as_chunks::<BITS>().0.iter().zip(levels.as_chunks_mut::<2>().0) {
+        let mut eight = [0; 8];
+        eight[..BITS].copy_from_slice(bytes);
+        let eight = u64::from_le_bytes(eight);
+        for (i, levels) in levels.iter_mut().enumerate() {
+            let four = eight >> (4 * BITS * i);
+            let level = |i: usize| ((four >> (BITS * i) & mask) as u32) << (8 * i);
+            *levels = level(0) | level(1) | level(2) | level(3);
+        }
+    }
 }
 
 /// Writes the 8 steps of a group of row `row` to the vectors of its tile.

@@ -26,7 +26,7 @@ use super::{
 use crate::Result;
 use half::f16;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tensor::DType;
+use tensor::{Affine, DType};
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 16;
@@ -66,6 +66,10 @@ pub(crate) enum Scales {
     SuperSigned,
     /// `2^(e - 128) (u - 128)`: `u8` e a group.
     Power,
+    /// `d (u - z) - m`: `f32` d and m a super-group of this many groups; z is 128 for 8-bit levels, else 0.
+    Float(u8),
+    /// The same with d and m for each 16: d of both halves, then m.
+    FloatHalves,
 }
 
 /// The levels of IQ4_NL and IQ4_XS, plus 128.
@@ -87,7 +91,7 @@ pub(crate) struct Form {
 
 impl Form {
     /// The layout of a type; `None`: it has none and stays as in the file.
-    pub(crate) const fn of(dtype: DType) -> Option<Self> {
+    pub(crate) fn of(dtype: DType) -> Option<Self> {
         let (levels, scales) = match dtype {
             DType::Q4_0 => (Levels::Four, Scales::Single),
             DType::Q8_0 => (Levels::Eight, Scales::Single),
@@ -101,6 +105,25 @@ impl Form {
             DType::IQ4_NL => (Levels::Iq4, Scales::Single),
             DType::IQ4_XS => (Levels::Iq4, Scales::SuperSigned),
             DType::MXFP4 => (Levels::Fp4, Scales::Power),
+            other => return Affine::of(other).and_then(Self::of_affine),
+        };
+        Some(Self { levels, scales })
+    }
+
+    fn of_affine(affine: Affine) -> Option<Self> {
+        let levels = match affine.bits {
+            2 => Levels::Two,
+            3 => Levels::Three,
+            4 => Levels::Four,
+            5 | 6 => Levels::Six,
+            8 => Levels::Eight,
+            _ => return None,
+        };
+        let scales = match affine.group {
+            16 => Scales::FloatHalves,
+            32 => Scales::Float(1),
+            64 => Scales::Float(2),
+            128 => Scales::Float(4),
             _ => return None,
         };
         Some(Self { levels, scales })
@@ -127,6 +150,8 @@ impl Form {
             Scales::SuperMins => (8, 64, 32),
             Scales::SuperSigned => (8, 32, 16),
             Scales::Power => (1, 0, 16),
+            Scales::Float(groups) => (groups as usize, 128, 0),
+            Scales::FloatHalves => (1, 0, 256),
         }
     }
 
@@ -140,6 +165,7 @@ impl Form {
     const fn zero(self) -> f32 {
         match (self.scales, self.levels) {
             (Scales::Affine | Scales::Super | Scales::SuperMins, _) => 0.0,
+            (Scales::Float(_) | Scales::FloatHalves, levels) if !matches!(levels, Levels::Eight) => 0.0,
             (_, Levels::Eight | Levels::Iq4 | Levels::Fp4) => 128.0,
             (_, Levels::Six) => 32.0,
             (_, Levels::Three) => 4.0,
@@ -160,6 +186,7 @@ impl Form {
     #[inline(always)]
     fn row_scales(self, header: &[u8], own: &[u8], row: usize) -> ([f32; 2], [f32; 2]) {
         let half = |bytes: &[u8], row: usize| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32();
+        let float = |bytes: &[u8], row: usize| f32::from_le_bytes(bytes.as_chunks::<4>().0[row]);
         let signed = |byte: u8| half(header, row) * f32::from(byte.cast_signed());
         let (first, last) = (own[row], own.get(TILE + row).copied().unwrap_or(0));
         match self.scales {
@@ -175,6 +202,10 @@ impl Form {
             }
             Scales::SuperSigned => ([signed(first); 2], [0.0; 2]),
             Scales::Power => ([power(first); 2], [0.0; 2]),
+            Scales::Float(_) => ([float(header, row); 2], [float(header, TILE + row); 2]),
+            Scales::FloatHalves => {
+                ([float(own, row), float(own, TILE + row)], [float(own, 2 * TILE + row), float(own, 3 * TILE + row)])
+            }
         }
     }
 
@@ -197,7 +228,7 @@ impl Form {
     pub(crate) const fn offsets(self, group: usize) -> (usize, usize) {
         let (groups, header, own) = self.scale_layout();
         let each = own + self.level_bytes();
-        let shift = groups.trailing_zeros(); // 1 or 8 groups
+        let shift = groups.trailing_zeros(); // a power of two
         let start = (group >> shift) * (header + groups * each);
         (start, start + header + (group & (groups - 1)) * each)
     }
@@ -222,6 +253,9 @@ impl Packed {
         row_len: usize,
     ) -> Result<Option<Self>> {
         let Some(form) = Form::of(dtype) else { return Ok(None) };
+        if !row_len.is_multiple_of(GROUP * form.scale_layout().0) {
+            return Ok(None);
+        }
         let Some(tile_bytes) = form.tile_bytes(row_len) else { return Ok(None) };
         let tiles_each = n_rows.div_ceil(TILE);
         let n_tiles = n_matrices * tiles_each;

@@ -9,6 +9,7 @@ mod hugging_face;
 mod made;
 mod numbers;
 mod onnx;
+mod quantized;
 mod quants;
 mod refusals;
 mod rewritten;

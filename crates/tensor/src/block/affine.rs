@@ -82,12 +82,15 @@ impl Affine {
         HEAD + self.level_bytes()
     }
 
-    /// Writes a block: `levels` are [`Affine::level_bytes`] of the bit stream. Nothing is written beyond the shorter of
-    /// `levels` and what `block` has room for.
+    /// Writes a block: `levels` are [`Affine::level_bytes`] of the bit stream. Of levels that are too short, or too long for
+    /// `block`, only what there is and fits is written.
     pub fn write(self, scale: f32, bias: f32, levels: &[u8], block: &mut [u8]) {
-        let head = scale.to_le_bytes().into_iter().chain(bias.to_le_bytes());
-        let all = head.chain(levels.iter().copied().take(self.level_bytes()));
-        block.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+        let Some((head, stream)) = block.split_first_chunk_mut::<HEAD>() else { return };
+        let [s0, s1, s2, s3] = scale.to_le_bytes();
+        let [b0, b1, b2, b3] = bias.to_le_bytes();
+        *head = [s0, s1, s2, s3, b0, b1, b2, b3];
+        let n = self.level_bytes().min(levels.len()).min(stream.len());
+        stream[..n].copy_from_slice(&levels[..n]);
     }
 
     /// Packs levels, one a byte, as the bit stream of a block; bits that a level should not have are dropped. Whole

@@ -94,6 +94,7 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, w: &mut
     unsafe {
         for rows in 0..2 {
             let halves = |p: *const u8| _mm256_cvtph_ps(_mm_loadu_si128(p.add(16 * rows).cast()));
+            let floats = |p: *const u8| _mm256_loadu_ps(p.add(32 * rows).cast());
             let bytes = |p: *const u8| _mm_loadl_epi64(p.add(8 * rows).cast());
             let unsigned = |p: *const u8| _mm256_cvtepu8_epi32(bytes(p));
             let unsigned_float = |p: *const u8| _mm256_cvtepi32_ps(unsigned(p));
@@ -128,6 +129,17 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, w: &mut
                     let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, one));
                     let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), _mm256_min_epi32(e, one));
                     w.scales[0][rows] = _mm256_castsi256_ps(_mm256_max_epi32(normal, small));
+                }
+                Scales::Float(_) => {
+                    w.scales[0][rows] = floats(header);
+                    w.mins[0][rows] = floats(header.add(64));
+                }
+                Scales::FloatHalves => {
+                    for half in 0..2 {
+                        w.scales[half][rows] = floats(own.add(64 * half));
+                        let min = floats(own.add(128 + 64 * half));
+                        w.mins[half][rows] = _mm256_mul_ps(min, _mm256_set1_ps(0.25));
+                    }
                 }
             }
         }
@@ -252,6 +264,10 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
                 block::<8, NONE, false, false>(&mut t)
             }
             (Levels::Eight, Scales::Single) => block::<8, NONE, false, false>(&mut t),
+            (Levels::Two | Levels::Three | Levels::Four, Scales::Float(_)) => block::<4, NONE, false, true>(&mut t),
+            (Levels::Six, Scales::Float(_)) => block::<6, NONE, false, true>(&mut t),
+            (Levels::Eight, Scales::Float(_)) => block::<8, NONE, false, true>(&mut t),
+            (Levels::Four, Scales::FloatHalves) => block::<4, NONE, true, true>(&mut t),
             _ => super::portable::packed(t),
         }
     }

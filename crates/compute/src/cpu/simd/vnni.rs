@@ -192,6 +192,8 @@ struct SuperHalves<const START: usize>;
 struct SuperMins;
 struct SuperSigned;
 struct Power;
+struct Float<const CENTRED: bool>;
+struct FloatHalves;
 
 impl<const START: usize> LoadScales for Single<START> {
     const START: Option<usize> = Some(START);
@@ -272,6 +274,28 @@ impl LoadScales for Power {
             let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, one));
             let small = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
             same(_mm512_castsi512_ps(_mm512_max_epi32(normal, small)), _mm512_setzero_ps())
+        }
+    }
+}
+
+impl<const CENTRED: bool> LoadScales for Float<CENTRED> {
+    const MINS: bool = true;
+    const START: Option<usize> = if CENTRED { Some(Aux::START_128) } else { None };
+    #[inline(always)]
+    unsafe fn load(header: *const u8, _: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe { same(_mm512_loadu_ps(header.cast()), _mm512_loadu_ps(header.add(64).cast())) }
+    }
+}
+
+impl LoadScales for FloatHalves {
+    const HALVES: bool = true;
+    const HALF_MINS: bool = true;
+    #[inline(always)]
+    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe {
+            let array = |i: usize| _mm512_loadu_ps(own.add(64 * i).cast());
+            let quarter = |i: usize| _mm512_mul_ps(array(i), _mm512_set1_ps(0.25));
+            ([array(0), array(1)], [quarter(2), quarter(3)])
         }
     }
 }
@@ -386,6 +410,12 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Iq4, Scales::SuperSigned) => widths!(Iq4, SuperSigned),
             (Levels::Fp4, Scales::Power) => widths!(Fp4, Power),
             (Levels::Eight, Scales::Single) => widths!(Eight, Single<{ Aux::START_128 }>),
+            (Levels::Two, Scales::Float(_)) => widths!(Two, Float<false>),
+            (Levels::Three, Scales::Float(_)) => widths!(Three, Float<false>),
+            (Levels::Four, Scales::Float(_)) => widths!(Four, Float<false>),
+            (Levels::Six, Scales::Float(_)) => widths!(Six, Float<false>),
+            (Levels::Eight, Scales::Float(_)) => widths!(Eight, Float<true>),
+            (Levels::Four, Scales::FloatHalves) => widths!(Four, FloatHalves),
             _ => super::portable::packed(t),
         }
     }

@@ -1,0 +1,195 @@
+//! GPTQ: matrices as the packages AutoGPTQ and GPTQModel store them.
+//!
+//! A matrix `M` of `[n_out, n_in]` is `M.qweight` `[n_in * bits / 32, n_out]`: each column of words is a stream of bits
+//! with the levels of an output in order; `M.scales` `[n_groups, n_out]`; `M.qzeros` `[n_groups, n_out * bits / 32]`, a
+//! stream of bits in each row; and `M.g_idx` `[n_in]`, the group of each input. A weight is `scale * (level - zero)`. The
+//! first version of the format stores `zero - 1`, so that 0 is stored as all ones; `gptq_v2` stores it as it is.
+//!
+//! Groups become our affine blocks: `bias = -scale * zero` is exact, because scales are halves. Matrices quantized in the
+//! order of their activations have groups of scattered inputs, which no block can hold: they are refused.
+
+use super::quantized::{self, Ending, Tensors, floats};
+use crate::{
+    Metadata, Result,
+    error::quoted,
+    made::{Outcome, Recipe, Refusal},
+};
+use std::sync::Arc;
+use tensor::{Affine, DType, SharedBytes};
+
+/// The convention's name in configurations.
+const METHOD: &str = "gptq";
+const BITS: [usize; 4] = [2, 3, 4, 8];
+const ENDINGS: [Ending; 4] = [
+    Ending::needed(".qweight"),
+    Ending::needed(".qzeros"),
+    Ending::needed(".scales"),
+    Ending { text: ".g_idx", optional: true },
+];
+const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
+/// Bits of a stored integer.
+const WORD: usize = 32;
+/// Outputs whose columns are gathered together: a cache line of words.
+const LANES: usize = 16;
+/// Bytes of levels of the largest block.
+const LEVEL_BYTES: usize = 128;
+
+/// Whether the configuration names this convention. Older models have a file of their own that names none.
+pub(super) fn applies(metadata: &Metadata) -> Result<bool> {
+    let named = quantized::text(metadata, "quant_method")?;
+    let has_file = metadata.get("quantize_config.bits").is_some();
+    Ok(named.map_or(has_file, |name| name == METHOD))
+}
+
+/// Joins all quantized matrices.
+pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()> {
+    let bits = quantized::integer(metadata, "bits")?.and_then(|bits| usize::try_from(bits).ok());
+    let stride = quantized::integer(metadata, "group_size")?;
+    let version = quantized::text(metadata, "checkpoint_format")?;
+    let is_second = version == Some("gptq_v2");
+    for (matrix, parts) in tensors.groups(&ENDINGS, |_| true)? {
+        let [Some(levels), Some(zeros), Some(scales), order] = parts else { continue };
+        if let Some(other) = version.filter(|name| *name != METHOD && !is_second) {
+            return Err(tensors.unsupported(&levels, format!("GPTQ in its format {}", quoted(other))));
+        }
+        let Some(bits) = bits.filter(|bits| BITS.contains(bits)) else {
+            let what = bits.map_or("without a number of bits".to_owned(), |bits| format!("with {bits} bits"));
+            return Err(tensors.unsupported(&levels, format!("GPTQ {what} (2, 3, 4 and 8 are known)")));
+        };
+        tensors.check_dtype(&levels, &[DType::I32])?;
+        tensors.check_dtype(&zeros, &[DType::I32])?;
+        tensors.check_dtype(&scales, FLOATS)?;
+        let [n_words, n_out] = *levels.shape.dims() else {
+            return Err(tensors.damaged(&levels, format!("its shape is {}, which is no matrix", levels.shape)));
+        };
+        let n_bits = n_words.checked_mul(WORD).filter(|n| n.is_multiple_of(bits));
+        let n_in = n_bits.map(|n| n / bits).filter(|n| *n > 0);
+        let Some(n_in) = n_in else {
+            let problem = format!("its shape {} holds no whole number of levels of {bits} bits", levels.shape);
+            return Err(tensors.damaged(&levels, problem));
+        };
+        // No group size, or -1: one group for all.
+        let stride = stride.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(n_in).min(n_in);
+        let Some((affine, dtype)) = block(bits, stride, n_in) else {
+            let type_name = format!("GPTQ in groups of {stride} of {n_in} inputs");
+            return Err(tensors.unsupported(&levels, type_name));
+        };
+        let n_groups = n_in.div_ceil(stride);
+        let reason = format!("{n_in} inputs in groups of {stride}, {n_out} outputs, {bits} bits");
+        tensors.check_shape(&scales, &[n_groups, n_out], &reason)?;
+        let zero_words = n_out.checked_mul(bits).filter(|n| n.is_multiple_of(WORD)).map(|n| n / WORD);
+        let Some(zero_words) = zero_words else {
+            return Err(tensors.damaged(&zeros, format!("{reason}: its rows would not be whole")));
+        };
+        tensors.check_shape(&zeros, &[n_groups, zero_words], &reason)?;
+        if let Some(order) = &order {
+            tensors.check_dtype(order, &[DType::I32])?;
+            tensors.check_shape(order, &[n_in], &reason)?;
+        }
+        let recipe = Columns { affine, n_in, n_out, stride, scales: scales.dtype, less_one: !is_second };
+        let inputs = [Some(levels), Some(zeros), Some(scales), order].into_iter().flatten().collect();
+        tensors.replace(format!("{matrix}.weight"), dtype, &[n_out, n_in], inputs, Arc::new(recipe))?;
+    }
+    Ok(())
+}
+
+/// The type for rows of `n_in`, of which every `stride` share a scale.
+pub(super) fn block(bits: usize, stride: usize, n_in: usize) -> Option<(Affine, DType)> {
+    let affine = Affine::dividing(bits, stride, n_in)?;
+    Some((affine, affine.dtype()?))
+}
+
+/// Rows out of columns of words.
+#[derive(Debug)]
+struct Columns {
+    affine: Affine,
+    n_in: usize,
+    n_out: usize,
+    /// Inputs that share a scale.
+    stride: usize,
+    scales: DType,
+    /// Whether zeros are stored less one.
+    less_one: bool,
+}
+
+impl Recipe for Columns {
+    fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
+        let mismatch = || Refusal::Damaged("levels, zeros and scales do not fit".to_owned());
+        let [levels, zeros, scales, order @ ..] = inputs else { return Err(mismatch()) };
+        if let Some(order) = order.first() {
+            self.check_order(order)?;
+        }
+        let block_bytes = self.affine.block_bytes();
+        let n_blocks = self.n_in / self.affine.group;
+        let scale_row = self.n_out * self.scales.block_bytes();
+        let zero_row = self.n_out * self.affine.bits / 8;
+        let mut group = None;
+        let mut heads = Vec::new();
+        for block in 0..n_blocks {
+            let of = block * self.affine.group / self.stride;
+            if group != Some(of) {
+                let scales = scales.get(of * scale_row..).and_then(|row| row.get(..scale_row)).ok_or_else(mismatch)?;
+                let zeros = zeros.get(of * zero_row..).and_then(|row| row.get(..zero_row)).ok_or_else(mismatch)?;
+                heads = self.heads(scales, zeros).ok_or_else(mismatch)?;
+                group = Some(of);
+            }
+            let n_words = self.affine.level_bytes() / 4;
+            let words = levels.get(block * n_words * self.n_out * 4..).ok_or_else(mismatch)?;
+            let mut lanes = [[0; LEVEL_BYTES]; LANES];
+            for (first, heads) in (0..self.n_out).step_by(LANES).zip(heads.chunks(LANES)) {
+                for (k, row) in words.chunks_exact(self.n_out * 4).take(n_words).enumerate() {
+                    let row = row.get(first * 4..).ok_or_else(mismatch)?.as_chunks::<4>().0;
+                    for (lane, word) in lanes.iter_mut().zip(row) {
+                        if let Some(place) = lane.as_chunks_mut::<4>().0.get_mut(k) {
+                            *place = *word;
+                        }
+                    }
+                }
+                let rows = out.chunks_exact_mut(n_blocks * block_bytes).skip(first);
+                for ((lane, (scale, bias)), row) in lanes.iter().zip(heads).zip(rows) {
+                    let place = row.get_mut(block * block_bytes..).ok_or_else(mismatch)?;
+                    self.affine.write(*scale, *bias, lane, place);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Columns {
+    /// Scale and bias of each output, in one group.
+    fn heads(&self, scales: &[u8], zeros: &[u8]) -> Option<Vec<(f32, f32)>> {
+        let bits = self.affine.bits;
+        let mask = u16::from(u8::MAX >> (8 - bits));
+        let scales = floats(self.scales, scales)?;
+        let head = |(o, scale): (usize, f32)| {
+            let (byte, shift) = (o * bits / 8, o * bits % 8);
+            let two = [*zeros.get(byte)?, zeros.get(byte + 1).copied().unwrap_or(0)];
+            let stored = u16::from_le_bytes(two) >> shift;
+            let zero = stored.wrapping_add(u16::from(self.less_one)) & mask;
+            Some((scale, -(scale * f32::from(zero))))
+        };
+        scales.into_iter().enumerate().map(head).collect()
+    }
+
+    /// Refuses groups that are not runs of inputs.
+    fn check_order(&self, order: &[u8]) -> Outcome {
+        let groups = order.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes) as usize);
+        let n_groups = self.n_in.div_ceil(self.stride);
+        let mut in_order = true;
+        for (i, group) in groups.enumerate() {
+            if group >= n_groups {
+                return Err(Refusal::Damaged(format!("g_idx puts input {i} in group {group} of {n_groups}")));
+            }
+            in_order &= group == i / self.stride;
+        }
+        if in_order {
+            return Ok(());
+        }
+        Err(Refusal::Unsupported(
+            "GPTQ in the order of activations (desc_act: its g_idx scatters the groups over the inputs), which \
+             has no exact form here; a version of the model without desc_act can be read"
+                .to_owned(),
+        ))
+    }
+}
