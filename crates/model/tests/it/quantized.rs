@@ -20,8 +20,8 @@ fn check_greedy(decoder: &mut Decoder, prompt: &[u32], expected: &[u32], noise: 
 }
 
 /// A trained model in every mode that mlx-lm writes. Where that ran in BF16 its own logits, up to 18, are rounded to steps
-/// of 0.125: two of them are allowed, and the mean over the prompt is what tells. (For `bf16` the distance from exact
-/// arithmetic, which transformers computed, is the same as ours to six digits.)
+/// of 0.125, as is all it computed on the way: four of them are allowed there, and the mean over the prompt must be near.
+/// (For `bf16` the distance of the reference from exact arithmetic, which transformers computed, is ours to five digits.)
 #[test]
 fn stories_of_mlx() {
     let Some(folder) = find_or_skip("stories260K/mlx", false) else { return };
@@ -48,10 +48,10 @@ fn stories_of_mlx() {
             distance = distance.max(max_difference(&all_logits(&mut fast, &tokens), &got));
         }
         println!(
-            "stories, mlx {name}: logits differ by {worst:.2e}; the fast mode by {distance:.2e} from the exact one"
+            "stories, mlx {name}: logits differ by {worst:.2e}, nll by {nll_worst:.2e}; the fast mode by {distance:.2e}"
         );
         assert!(worst < bound && nll_worst < nll_bound, "{name}: {worst}, nll {nll_worst}");
-        assert!(distance < 0.3, "{name}: {distance} in the fast mode");
+        assert!(distance < 0.02, "{name}: {distance} in the fast mode");
     }
 }
 
