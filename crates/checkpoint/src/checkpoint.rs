@@ -67,9 +67,10 @@ impl TensorInfo {
         let missing = || Error::MissingTensor { path: path.to_owned(), tensor: quoted(&self.name) };
         let part = parts.get(self.part).ok_or_else(missing)?;
         part.check_unchanged()?;
-        match &self.view {
-            Some(view) => view.load(path, parts, self),
-            None => part.bytes(self.offset, self.bytes, || format!("tensor {}", quoted(&self.name))),
+        match (&self.made, &self.view) {
+            (Some(made), _) => made.load(path, parts, self),
+            (None, Some(view)) => view.load(path, parts, self),
+            (None, None) => part.bytes(self.offset, self.bytes, || format!("tensor {}", quoted(&self.name))),
         }
     }
 
@@ -201,13 +202,6 @@ impl Checkpoint {
     pub fn load(&self, name: &str) -> Result<HostTensor> {
         let missing = || Error::MissingTensor { path: self.path.clone(), tensor: quoted(name) };
         let info = self.tensor(name).ok_or_else(missing)?;
-        let part = self.parts.get(info.part).ok_or_else(missing)?;
-        part.check_unchanged()?;
-        let bytes = match (&info.made, &info.view) {
-            (Some(made), _) => made.load(&self.path, &self.parts, info)?,
-            (None, Some(view)) => view.load(&self.path, &self.parts, info)?,
-            (None, None) => part.bytes(info.offset, info.bytes, || format!("tensor {}", quoted(name)))?,
-        };
         let bytes = info.read(&self.path, &self.parts)?;
         HostTensor::new(name, info.dtype, info.shape, bytes).map_err(|source| Error::Tensor {
             path: self.parts.get(info.part).map_or(self.path.as_path(), ModelFile::path).to_owned(),

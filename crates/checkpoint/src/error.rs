@@ -44,8 +44,7 @@ pub enum Error {
     },
     /// A model format that is known but cannot be read.
     #[error(
-        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, PyTorch, ONNX)",
-        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, MLX, PyTorch)",
+        "{} is in the format {format}, which is not supported yet (supported: GGUF, safetensors, MLX, PyTorch, ONNX)",
         quoted_path(.path)
     )]
     UnsupportedFormat {

@@ -11,10 +11,10 @@ mod crc32;
 mod error;
 mod file;
 mod format;
+mod joined;
 mod json;
 mod levels;
 mod limits;
-mod made;
 mod metadata;
 #[allow(unsafe_code, reason = "memory maps")]
 mod mmap;

@@ -55,8 +55,7 @@ impl Metadata {
     /// Drops `key` and all keys below it, `key.…`.
     pub(crate) fn remove_below(&mut self, key: &str) {
         let is_below = |k: &str| k.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.entries.retain(|(k, _)| !is_below(k));
-        self.index = self.entries.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
+        self.retain(|k| !is_below(k));
     }
 
     /// Number of keys.

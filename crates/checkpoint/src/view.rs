@@ -1,9 +1,9 @@
 //! Tensors whose bytes are not simply a range of the file: strided views, pieces to be joined, bytes with a checksum; and,
-//! by `made`, tensors made of others.
+//! by `joined`, tensors made of others.
 //!
 //! What belongs here: how such a tensor is made when it is loaded. What does not: which file needs it (`format`).
 
-use crate::{Error, Result, TensorInfo, crc32::crc32, error::quoted, file::ModelFile, made::Made};
+use crate::{Error, Result, TensorInfo, crc32::crc32, error::quoted, file::ModelFile, joined::Joined};
 use std::{
     path::Path,
     sync::{Arc, OnceLock},
@@ -90,7 +90,7 @@ pub(crate) enum View {
     /// Element by element.
     Strided(Strided),
     /// Of other tensors.
-    Made(Made),
+    Joined(Joined),
 }
 
 impl View {
@@ -98,7 +98,7 @@ impl View {
     pub(crate) fn load(&self, path: &Path, parts: &[ModelFile], info: &TensorInfo) -> Result<SharedBytes> {
         match self {
             View::Strided(view) => view.load(path, parts, info),
-            View::Made(view) => view.load(path, parts, info),
+            View::Joined(view) => view.load(path, parts, info),
         }
     }
 
@@ -106,9 +106,9 @@ impl View {
     pub(crate) fn set_part(&mut self, part: usize) {
         match self {
             View::Strided(view) => view.pieces.iter_mut().for_each(|piece| piece.part = part),
-            View::Made(made) => {
-                let inputs = std::mem::take(&mut made.inputs);
-                made.inputs = inputs.into_iter().map(|input| input.in_part(part)).collect();
+            View::Joined(joined) => {
+                let inputs = std::mem::take(&mut joined.inputs);
+                joined.inputs = inputs.into_iter().map(|input| input.in_part(part)).collect();
             }
         }
     }

@@ -470,7 +470,10 @@ impl Loader<'_> {
 
     /// All experts of a layer, `[n, n_out, n_in]`, however the file has them.
     fn fetch_experts(&mut self, name: &str, [n, n_out, n_in]: [usize; 3]) -> Result<HostTensor> {
-        if self.names.expert_order() == ExpertOrder::Halves {
+        // Modules of their own, and quantized rows, are never transposed.
+        let spelled = self.names.spelled(name);
+        let in_rows = spelled.ends_with(".weight") || self.is_quantized(&spelled);
+        if in_rows || self.names.expert_order() == ExpertOrder::Halves {
             return self.fetch(name, &[n, n_out, n_in]);
         }
         let stored = self.fetch(name, &[n, n_in, n_out])?;
@@ -588,6 +591,11 @@ impl Loader<'_> {
         }
     }
 
+    /// Whether the tensor that the file calls `name` is stored in blocks, and so by rows whatever the family does.
+    fn is_quantized(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some_and(|info| info.dtype.is_quantized())
+    }
+
     fn has(&self, name: &str) -> bool {
         self.names.find(name).is_some()
     }
@@ -595,7 +603,7 @@ impl Loader<'_> {
     fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         let spelled = self.names.spelled(name);
         match shape {
-            &[n_out, n_in] if self.names.is_transposed(name) => {
+            &[n_out, n_in] if self.names.is_transposed(name) && !self.is_quantized(&spelled) => {
                 let stored = self.fetch_spelled(&spelled, &[n_in, n_out])?;
                 let turned = transposed(&stored, n_in, n_out).map_err(|e| in_tensor(&spelled, e))?;
                 self.checkpoint.release(&stored);

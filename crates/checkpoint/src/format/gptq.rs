@@ -12,7 +12,7 @@ use super::quantized::{self, Ending, Tensors, floats};
 use crate::{
     Metadata, Result,
     error::quoted,
-    made::{Outcome, Recipe, Refusal},
+    joined::{Outcome, Recipe, Refusal},
 };
 use std::sync::Arc;
 use tensor::{Affine, DType, SharedBytes};

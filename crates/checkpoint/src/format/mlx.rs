@@ -7,11 +7,14 @@
 //!
 //! Kernels of convolutions have their channels last here; those of one channel are given the shape that others have.
 
-use super::quantized::{Ending, Tensors, floats};
+use super::{
+    mxfp4::Fp4,
+    quantized::{Ending, Tensors, floats},
+};
 use crate::{
     Metadata, Result, TensorInfo,
     error::quoted,
-    made::{Outcome, Recipe, Refusal},
+    joined::{Outcome, Recipe, Refusal},
 };
 use std::sync::Arc;
 use tensor::{Affine, DType, Shape, SharedBytes};
@@ -184,27 +187,6 @@ impl Recipe for Groups {
             for (((levels, scale), bias), block) in levels.zip(scales).zip(biases).zip(blocks) {
                 self.affine.write(scale, bias, levels, block);
             }
-        }
-        Ok(())
-    }
-}
-
-/// Puts the exponent before the codes of each group, and the codes in the order of GGUF's block: a byte holds codes `i` and
-/// `i + 16` there, two neighbours here.
-#[derive(Debug)]
-struct Fp4;
-
-impl Recipe for Fp4 {
-    fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
-        let [weight, scales] = inputs else {
-            return Err(Refusal::Damaged("scales and weights do not fit".to_owned()));
-        };
-        let groups = weight.as_chunks::<16>().0.iter().zip(scales.iter());
-        for ((codes, exponent), [e, qs @ ..]) in groups.zip(out.as_chunks_mut::<17>().0) {
-            *e = *exponent;
-            let (first, last) = codes.split_at(8);
-            let pairs = first.iter().zip(last).flat_map(|(a, b)| [a & 15 | b << 4, a >> 4 | b & 0xf0]);
-            qs.iter_mut().zip(pairs).for_each(|(q, pair)| *q = pair);
         }
         Ok(())
     }

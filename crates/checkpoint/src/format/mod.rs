@@ -10,6 +10,7 @@ mod gguf_split;
 mod gptq;
 mod hugging_face;
 mod mlx;
+mod mxfp4;
 mod onnx;
 mod pytorch;
 mod pytorch_legacy;

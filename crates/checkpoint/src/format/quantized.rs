@@ -2,15 +2,15 @@
 //! become one of a block type, under the name of the matrix.
 //!
 //! What belongs here: which convention a directory follows, told by its configuration, and what the conventions share. What
-//! does not: how each arranges its integers (`mlx`, `gptq`, `awq`). A convention that is not known stays in the metadata,
+//! does not: how each arranges its integers (`mlx`, `gptq`, `awq`, `mxfp4`). A convention that is not known stays in the metadata,
 //! for the crates above to refuse by its name.
 
-use super::{awq, gptq, mlx};
+use super::{awq, gptq, mlx, mxfp4};
 use crate::{
     Error, Metadata, Result, TensorInfo,
     error::quoted,
     file::ModelFile,
-    made::{Made, Recipe},
+    joined::{Joined, Recipe},
     view::View,
 };
 use std::{
@@ -48,6 +48,7 @@ static CONVENTIONS: &[Convention] = &[
     Convention { applies: gptq::applies, join: gptq::join },
     Convention { applies: awq::applies, join: awq::join },
     Convention { applies: mlx::applies, join: mlx::join },
+    Convention { applies: mxfp4::applies, join: mxfp4::join },
 ];
 
 /// Joins what belongs together. The configuration's entry then leaves the metadata: the types of the tensors say it now.
@@ -207,13 +208,13 @@ impl<'a> Tensors<'a> {
                 *slot = None;
             }
         }
-        let view = Some(Arc::new(View::Made(Made { inputs, recipe })));
+        let view = Some(Arc::new(View::Joined(Joined { inputs, recipe })));
         if let Some(place) = place
             && let Some(slot) = self.list.get_mut(place)
         {
             self.n_joined += 1;
             self.places.insert(name.clone(), place);
-            *slot = Some(TensorInfo { name, dtype, shape, bytes, part, offset, view });
+            *slot = Some(TensorInfo { name, dtype, shape, bytes, part, offset, view, made: None });
         }
         Ok(())
     }

@@ -304,6 +304,30 @@ fn awq_words() {
     }
 }
 
+#[test]
+fn floats_of_four_bits_in_stacks() {
+    let codes = (0..16).map(|i| (2 * i % 16) | (2 * i + 1) % 16 << 4).collect();
+    let entries = vec![
+        entry("m.weight_blocks", "U8", &[1, 1, 1, 16], codes),
+        entry("m.weight_scales", "U8", &[1, 1, 1], vec![126]),
+    ];
+    let config = json!({"quantization_config": {"quant_method": "mxfp4"}});
+    let good = Model { entries, config, format: "pt" };
+    let (dtype, dims, values) = good.matrix();
+    let halves = [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
+    let expected = |i: usize| if i % 16 < 8 { halves[i % 8] } else { -halves[i % 8] };
+    assert_eq!((dtype.name(), dims), ("MXFP4", vec![1, 1, 32]));
+    assert_eq!(values, (0..32).map(expected).collect::<Vec<f32>>());
+    good.with(|m| m.get("m.weight_blocks").shape = vec![1, 2, 1, 8]).refused(&[
+        "m.weight_blocks",
+        "[1, 2, 1, 8]",
+        "16",
+    ]);
+    good.with(|m| m.get("m.weight_blocks").shape = vec![16]).refused(&["[16]"]);
+    good.with(|m| m.get("m.weight_scales").dtype = "I8").refused(&["m.weight_scales", "I8"]);
+    good.with(|m| m.remove("m.weight_scales")).refused(&["`m.weight_scales` is missing"]);
+}
+
 /// A method that is not known stays in the metadata, by whose name the model is refused.
 #[test]
 fn other_methods_stay() {

@@ -10,7 +10,9 @@ pub(crate) const GRANITEMOE: Architecture = Architecture {
     renamed: &[
         ("ffn_gate_inp", "block_sparse_moe.router.layer"),
         ("ffn_up_exps", "block_sparse_moe.input_linear"),
+        ("ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"),
         ("ffn_down_exps", "block_sparse_moe.output_linear"),
+        ("ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"),
         ("ffn_up_shexp", "shared_mlp.input_linear"),
         ("ffn_down_shexp", "shared_mlp.output_linear"),
     ],

@@ -77,5 +77,5 @@ fn layouts() {
         assert!(same + 1 >= tokens.len(), "{name}: {same} of {} best tokens in the fast mode", tokens.len());
         n_seen += 1;
     }
-    assert!(n_seen >= 7, "{n_seen} layouts");
+    assert!(n_seen >= 9, "{n_seen} layouts");
 }

@@ -27,21 +27,21 @@ pub(crate) trait Recipe: fmt::Debug + Send + Sync {
 
 /// A tensor that is made when it is loaded.
 #[derive(Clone, Debug)]
-pub(crate) struct Made {
+pub(crate) struct Joined {
     pub(crate) inputs: Vec<TensorInfo>,
     pub(crate) recipe: Arc<dyn Recipe>,
 }
 
-impl PartialEq for Made {
+impl PartialEq for Joined {
     /// In one model the same inputs make the same tensor.
     fn eq(&self, other: &Self) -> bool {
         self.inputs == other.inputs
     }
 }
 
-impl Eq for Made {}
+impl Eq for Joined {}
 
-impl Made {
+impl Joined {
     /// The bytes of the tensor `info` of the model at `path`.
     pub(crate) fn load(&self, path: &Path, parts: &[ModelFile], info: &TensorInfo) -> Result<SharedBytes> {
         let what = || format!("tensor {}", quoted(&info.name));
