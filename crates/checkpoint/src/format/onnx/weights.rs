@@ -11,7 +11,7 @@ use crate::{
     error::quoted,
     levels::{Data, Made},
     limits,
-    view::{Piece, View},
+    view::{Piece, Strided, View},
 };
 use std::{path::Path, sync::Arc};
 use tensor::{DType, Shape};
@@ -113,7 +113,7 @@ fn plain(
             let rows = dims.first().copied().unwrap_or(0);
             // Stored by columns: the next column is a row's length away.
             let piece = Piece { strides: vec![1, rows], ..Piece::in_order(*part, *offset, &[rows, *columns]) };
-            let view = Some(Arc::new(View { axis: 0, pieces: vec![piece] }));
+            let view = Some(Arc::new(View::Strided(Strided { axis: 0, pieces: vec![piece] })));
             Ok(TensorInfo { part: *part, offset: *offset, view, ..stored })
         }
         (Data::File { part, offset, .. }, _) => Ok(TensorInfo { part: *part, offset: *offset, ..stored }),
