@@ -138,6 +138,7 @@ unsafe fn load_levels(levels: Levels, p: *const u8, quad: usize, steps: &mut [in
 unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, quad: usize, w: &mut Group) {
     unsafe {
         let half = |p: *const u8| halves(p.add(8 * quad));
+        let floats = |p: *const u8| vld1q_f32(p.add(16 * quad).cast());
         let wide = |p: *const u8| vcvtq_f32_u32(unsigned(p.add(4 * quad)));
         let signed = |p: *const u8| signed(p.add(4 * quad));
         match scales {
@@ -164,6 +165,13 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, quad: u
             Scales::Power => {
                 let powers: [f32; 4] = std::array::from_fn(|i| power(*own.add(4 * quad + i)));
                 w.scales[0] = vld1q_f32(powers.as_ptr());
+            }
+            Scales::Float(_) => (w.scales[0], w.mins[0]) = (floats(header), floats(header.add(64))),
+            Scales::FloatHalves => {
+                for part in 0..2 {
+                    w.scales[part] = floats(own.add(64 * part));
+                    w.mins[part] = vmulq_n_f32(floats(own.add(128 + 64 * part)), 0.25);
+                }
             }
         }
     }
@@ -248,6 +256,9 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Iq4, Scales::Single | Scales::SuperSigned)
             | (Levels::Fp4, Scales::Power)
             | (Levels::Eight, Scales::Single) => block::<NONE, false, false>(&mut t),
+            (Levels::Iq4 | Levels::Fp4, Scales::Float(_)) => super::portable::packed(t),
+            (_, Scales::Float(_)) => block::<NONE, false, true>(&mut t),
+            (Levels::Four, Scales::FloatHalves) => block::<NONE, true, true>(&mut t),
             _ => super::portable::packed(t),
         }
     }
