@@ -100,6 +100,26 @@ dtypes! {
     IQ4_XS = block::iq4_xs::INFO;
     /// 4-bit floats (E2M1) with a shared power of two, 32 a block (OCP MX).
     MXFP4 = block::mxfp4::INFO;
+    /// 4-bit floats (E2M1) in groups of 16 with 8-bit scales (UE4M3), 64 a block.
+    NVFP4 = block::nvfp4::INFO;
+    /// 1.56 bits: points of a code book, shifted, 256 a super-block.
+    IQ1_S = block::iq1_s::INFO;
+    /// 1.75 bits: as IQ1_S with finer scales.
+    IQ1_M = block::iq1_m::INFO;
+    /// 2.06 bits: points of a code book of 256, 256 a super-block.
+    IQ2_XXS = block::iq2_xxs::INFO;
+    /// 2.31 bits: points of a code book of 512, 256 a super-block.
+    IQ2_XS = block::iq2_xs::INFO;
+    /// 2.56 bits: points of a code book of 1024, 256 a super-block.
+    IQ2_S = block::iq2_s::INFO;
+    /// 3.06 bits: points of a code book of 256, 256 a super-block.
+    IQ3_XXS = block::iq3_xxs::INFO;
+    /// 3.44 bits: points of a code book of 512, 256 a super-block.
+    IQ3_S = block::iq3_s::INFO;
+    /// Ternary, five to a byte, 256 a block, one scale.
+    TQ1_0 = block::tq1_0::INFO;
+    /// Ternary, 2 bits each, 256 a block, one scale.
+    TQ2_0 = block::tq2_0::INFO;
     /// 2 bits, 32 a group, scale and bias.
     AFFINE2_32 = block::affine::AFFINE2_32;
     /// 2 bits, 64 a group, scale and bias.

@@ -92,7 +92,7 @@ fn tensors() {
     check(&tensor("t", &[1 << 32, 1 << 32], 0, 0), &["`t`", "overflow"]);
     check(&tensor("t", &[1 << 62], 0, 0), &["`t`", "overflow"]);
     check(&tensor("t", &[33], 8, 0), &["`t`", "33", "Q8_0"]);
-    check(&tensor("t", &[256], 16, 0), &["`t`", "16 (IQ2_XXS)", "not supported"]);
+    check(&tensor("t", &[256], 41, 0), &["`t`", "41 (Q1_0)", "not supported"]);
     check(&tensor("t", &[256], 4, 0), &["`t`", "type 4 (Q4_2, removed"]);
     check(&tensor("t", &[256], u32::MAX, 0), &["`t`", "type 4294967295 (unknown)"]);
     check(&tensor("t", &[1], 0, 1 << 40), &["`t`", "beyond the end"]);

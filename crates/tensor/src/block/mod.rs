@@ -5,12 +5,21 @@
 //! bytes mean; kernels elsewhere may only be faster.
 
 pub(crate) mod affine;
+mod grid;
 pub(crate) mod plain;
 mod search;
 
+pub(crate) mod iq1_m;
+pub(crate) mod iq1_s;
+pub(crate) mod iq2_s;
+pub(crate) mod iq2_xs;
+pub(crate) mod iq2_xxs;
+pub(crate) mod iq3_s;
+pub(crate) mod iq3_xxs;
 pub(crate) mod iq4_nl;
 pub(crate) mod iq4_xs;
 pub(crate) mod mxfp4;
+pub(crate) mod nvfp4;
 pub(crate) mod q2_k;
 pub(crate) mod q3_k;
 pub(crate) mod q4_0;
@@ -22,6 +31,8 @@ pub(crate) mod q5_k;
 pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod q8_k;
+pub(crate) mod tq1_0;
+pub(crate) mod tq2_0;
 
 use half::f16;
 

@@ -9,7 +9,7 @@ pub(crate) const INFO: Info =
     Info { name: "MXFP4", len: 32, bytes: 17, gguf: Some(39), decode: Some(decode), encode: Some(encode) };
 
 /// Twice the values of E2M1, sign in the upper bit: whole numbers.
-const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(super) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Half of `2^(e - 127)`: subnormal for the two smallest exponents.
 fn half_scale(e: u8) -> f32 {

@@ -178,3 +178,25 @@ pub(super) fn levels_above_min<const N: usize>(x: &[f32; N], scale: f32, min: f3
     let inverse = inverse(scale);
     x.map(|v| round(((v + min) * inverse).clamp(0.0, f32::from(top))) as u8)
 }
+
+/// The scale (in half precision) and the levels 0, 1, 2 of `(level - 1) * scale` that err least, in squares: the best scale
+/// for `k` weights that are not zero is the mean magnitude of the `k` largest.
+pub(super) fn ternary(x: &[f32; 256]) -> (f32, [u8; 256]) {
+    let mut magnitudes = x.map(|v| if v.is_nan() { 0.0 } else { v.abs() });
+    magnitudes.sort_unstable_by(|a, b| b.total_cmp(a));
+    let (mut sum, mut best, mut best_gain) = (0.0, 0.0, 0.0);
+    for (n, magnitude) in (1u16..).zip(magnitudes) {
+        sum += magnitude;
+        let gain = sum * sum / f32::from(n);
+        if gain > best_gain {
+            (best, best_gain) = (sum / f32::from(n), gain);
+        }
+    }
+    let d = f16::from_f32(best).to_f32();
+    let level = |v: f32| match v.abs() > d / 2.0 {
+        true if v > 0.0 => 2,
+        true => 0,
+        false => 1,
+    };
+    (d, x.map(level))
+}

@@ -47,6 +47,8 @@ const TARGETS: &[(DType, f32)] = &[
     (DType::IQ4_NL, 0.0744),
     (DType::IQ4_XS, 0.075),
     (DType::MXFP4, 0.117),
+    (DType::TQ1_0, 0.46),
+    (DType::TQ2_0, 0.46),
     (DType::AFFINE2_32, 0.402),
     (DType::AFFINE2_64, 0.452),
     (DType::AFFINE2_128, 0.492),
