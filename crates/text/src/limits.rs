@@ -52,3 +52,6 @@ pub const NORMALIZER_GROWTH: usize = 256;
 
 /// Most tokens that a post-processor may put around a text.
 pub const POST_PROCESSOR_TOKENS: usize = 64;
+
+/// Longest expression that a file may bring to cut text into words, in bytes. The usual ones have under 400.
+pub const PATTERN_BYTES: usize = 4096;

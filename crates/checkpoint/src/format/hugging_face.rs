@@ -94,6 +94,7 @@ const SKIPPED: &[&str] = &["added_tokens_decoder"];
 const SIDECARS: &[&str] = &[
     "tokenizer.json",
     "tokenizer.model",
+    "tiktoken.model",
     "tekken.json",
     "vocab.json",
     "merges.txt",

@@ -33,7 +33,7 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[qs @ .., d0, d1]: &[u8; 54], out: &mut [f32; 256]| {
         let d = half(*d0, *d1);
         for_each_digit(|byte, digit, weight| {
-            let level = u16::from(qs[byte].wrapping_mul(POWERS[digit])) * 3 >> 8;
+            let level = (u16::from(qs[byte].wrapping_mul(POWERS[digit])) * 3) >> 8;
             out[weight] = d * (f32::from(level) - 1.0);
         });
     });

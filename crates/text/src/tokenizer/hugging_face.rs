@@ -1,10 +1,11 @@
-//! Reading the tokenizer of a Hugging Face directory: `tokenizer.json`, and what `tokenizer_config.json`,
-//! `special_tokens_map.json`, `generation_config.json` and `config.json` say about its special tokens.
+//! Reading the tokenizer of a directory: `tokenizer.json` or one of the other files that hold a vocabulary, and what
+//! `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json`, `generation_config.json` and `config.json` say
+//! about its special tokens.
 //!
 //! Every part is parsed by itself, so that an error names it. What the tokenizers library would let a file do without
 //! bound is bounded here: ids far beyond the vocabulary, replacements that make text explode, dropout.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use checkpoint::{Checkpoint, Metadata};
 use serde::de::DeserializeOwned;
@@ -18,6 +19,9 @@ use super::library::{Controls, Joining, Library, guarded};
 use super::post_processor;
 use super::sentence_piece_model;
 use super::table::TokenTable;
+use super::tekken;
+use super::tiktoken;
+use super::vocab_merges;
 use super::vocabulary::{Kind, Vocabulary};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -26,6 +30,10 @@ use crate::limits;
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
+
+/// What a directory can hold a tokenizer in, for the message that there is none.
+pub(super) const KNOWN: &str = "tokenizer.json, tokenizer.model, tekken.json, *.tiktoken or vocab.json with merges.txt";
 
 /// The parts of a `tokenizer.json` that we use. Truncation and padding are for training.
 #[derive(serde::Deserialize)]
@@ -53,10 +61,33 @@ struct Unknown {
     unk_id: Option<u32>,
 }
 
-/// The tokenizer that `tokenizer.json` describes; `None` where the checkpoint has no such file.
-pub(super) fn read(checkpoint: &Checkpoint) -> Result<Option<(Vocabulary, Library)>> {
-    let Some(bytes) = checkpoint.sidecar(TOKENIZER)? else { return Ok(None) };
-    let text = std::str::from_utf8(&bytes).map_err(|error| wrong("text", format!("it is not UTF-8: {error}")))?;
+/// The tokenizer of a directory; `None` where it has no file that holds one.
+pub(super) fn read(checkpoint: &Checkpoint) -> Result<Option<(Vocabulary, Option<Library>)>> {
+    if let Some(bytes) = checkpoint.sidecar(TOKENIZER)? {
+        let text = std::str::from_utf8(&bytes).map_err(|error| wrong("text", format!("it is not UTF-8: {error}")))?;
+        return read_pipeline(checkpoint, text).map(Some);
+    }
+    for read in [read_ranks, read_sentence_piece, read_tekken] {
+        if let Some(vocabulary) = read(checkpoint)? {
+            return Ok(Some((vocabulary, None)));
+        }
+    }
+    let Some(text) = vocab_merges::pipeline(checkpoint)? else { return Ok(None) };
+    let renamed = |error| match error {
+        Error::Vocabulary { key, problem } => {
+            let key = match key.strip_prefix(TOKENIZER) {
+                Some(field) => format!("{}{field}", vocab_merges::NAME),
+                None => key,
+            };
+            Error::Vocabulary { key, problem }
+        }
+        other => other,
+    };
+    read_pipeline(checkpoint, &text).map(Some).map_err(renamed)
+}
+
+/// The tokenizer that the text of a `tokenizer.json` describes.
+fn read_pipeline(checkpoint: &Checkpoint, text: &str) -> Result<(Vocabulary, Option<Library>)> {
     let file: File = serde_json::from_str(text).map_err(|error| wrong("JSON", error.to_string()))?;
     let model_json = file.model.ok_or_else(|| wrong("model", "there is none"))?;
     let mut model: ModelWrapper = part("model", model_json)?;
@@ -69,6 +100,16 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Option<(Vocabulary, Librar
     for token in &mut added {
         // Where the model has the spelling, its id counts.
         token.id = model.token_to_id(&token.content).unwrap_or(token.id);
+    }
+    if file.added_tokens.is_none() {
+        // Special tokens may be in the vocabulary itself, and only named as such.
+        let names = special_names(checkpoint)?.into_iter().filter(|name| added.iter().all(|t| t.content != *name));
+        let named: Vec<AddedToken> = names
+            .filter_map(|content| Some((model.token_to_id(&content)?, content)))
+            .map(|(id, content)| AddedToken { id, content, special: true, ..AddedToken::default() })
+            .collect();
+        added.extend(named);
+        added.sort_by_key(|token| token.id);
     }
     let decoder: Option<DecoderWrapper> = optional("decoder", file.decoder)?;
     let decoder_json: Option<Value> = optional("decoder", file.decoder)?;
@@ -98,11 +139,43 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Option<(Vocabulary, Librar
     for text in ["a", " Hello, world 123\n", "\u{e9}\u{65e5}\u{1f600}\u{fdd0}\t\0"] {
         library.try_encode(&vocabulary, text, Controls::Spelled).map_err(|problem| wrong("pipeline", problem))?;
     }
-    Ok(Some((vocabulary, library)))
+    Ok((vocabulary, Some(library)))
 }
 
-/// The tokenizer of a directory that has SentencePiece's own file only; `None` where it has none.
-pub(super) fn read_sentence_piece(checkpoint: &Checkpoint) -> Result<Option<Vocabulary>> {
+/// The vocabulary of tiktoken's file; `None` where there is none.
+fn read_ranks(checkpoint: &Checkpoint) -> Result<Option<Vocabulary>> {
+    let mut files: Vec<&str> = checkpoint.sidecars().filter(|name| name.ends_with(tiktoken::SUFFIX)).collect();
+    if let [first, second, ..] = files.as_slice() {
+        let problem = format!("there is also {}, and nothing says which one counts", super::vocabulary::shown(second));
+        return Err(Error::Vocabulary { key: super::vocabulary::shown(first), problem });
+    }
+    files.extend(tiktoken::FILES);
+    for file in files {
+        let Some(bytes) = checkpoint.sidecar(file)? else { continue };
+        // SentencePiece's file may have the same name.
+        if file == sentence_piece_model::FILE && !tiktoken::is_tiktoken(&bytes) {
+            continue;
+        }
+        let added = added_tokens(checkpoint, None)?;
+        let mut vocabulary = tiktoken::read(file, &bytes, tiktoken::class(checkpoint)?, &added)?;
+        let ends = Ends { prefix: vocabulary.bos.into_iter().collect(), suffix: Vec::new() };
+        read_config(checkpoint, &mut vocabulary, ends)?;
+        return Ok(Some(vocabulary));
+    }
+    Ok(None)
+}
+
+/// The vocabulary of `tekken.json`; `None` where there is none.
+fn read_tekken(checkpoint: &Checkpoint) -> Result<Option<Vocabulary>> {
+    let Some(bytes) = checkpoint.sidecar(tekken::FILE)? else { return Ok(None) };
+    let mut vocabulary = tekken::read(&bytes)?;
+    let ends = Ends { prefix: vocabulary.bos.into_iter().collect(), suffix: Vec::new() };
+    read_config(checkpoint, &mut vocabulary, ends)?;
+    Ok(Some(vocabulary))
+}
+
+/// The vocabulary of SentencePiece's own file; `None` where there is none.
+fn read_sentence_piece(checkpoint: &Checkpoint) -> Result<Option<Vocabulary>> {
     let Some(bytes) = checkpoint.sidecar(sentence_piece_model::FILE)? else { return Ok(None) };
     let mut vocabulary = sentence_piece_model::read(&bytes)?;
     let added: Vec<AddedToken> = added_tokens(checkpoint, None)?
@@ -170,10 +243,11 @@ fn bounded(field: &str, json: Option<&Value>) -> Result<()> {
     Ok(())
 }
 
-/// The added tokens of both files; what `tokenizer.json` has counts.
+/// The added tokens of all files; what `tokenizer.json` has counts, then the configuration.
 fn added_tokens(checkpoint: &Checkpoint, json: Option<&RawValue>) -> Result<Vec<AddedToken>> {
     let mut added: Vec<AddedToken> = optional("added_tokens", json)?.unwrap_or_default();
     added.retain(|token| !token.content.is_empty());
+    let mut known: HashSet<String> = added.iter().map(|token| token.content.clone()).collect();
     #[derive(serde::Deserialize)]
     struct Config {
         #[serde(default)]
@@ -182,16 +256,39 @@ fn added_tokens(checkpoint: &Checkpoint, json: Option<&RawValue>) -> Result<Vec<
     if let Some(bytes) = checkpoint.sidecar(CONFIG)? {
         let fail = |problem: String| wrong_in(CONFIG, "added_tokens_decoder", problem);
         let config: Config = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
-        let known: std::collections::HashSet<String> = added.iter().map(|token| token.content.clone()).collect();
         for (id, token) in config.added_tokens_decoder {
-            if !known.contains(&token.content) && !token.content.is_empty() {
+            if !token.content.is_empty() && known.insert(token.content.clone()) {
                 let id = id.parse().map_err(|_| fail(format!("'{id}' is not a token id")))?;
                 added.push(AddedToken { id, ..token });
             }
         }
     }
+    if let Some(bytes) = checkpoint.sidecar(ADDED_TOKENS)?.filter(|_| json.is_none()) {
+        let tokens: HashMap<String, u32> =
+            serde_json::from_slice(&bytes).map_err(|error| wrong_in(ADDED_TOKENS, "JSON", error.to_string()))?;
+        let special = special_names(checkpoint)?;
+        for (content, id) in tokens {
+            if !content.is_empty() && known.insert(content.clone()) {
+                let special = special.contains(&content);
+                added.push(AddedToken { id, special, normalized: !special, content, ..AddedToken::default() });
+            }
+        }
+    }
     added.sort_by_key(|token| token.id);
     Ok(added)
+}
+
+/// The spellings that `special_tokens_map.json` names.
+fn special_names(checkpoint: &Checkpoint) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    if let Some(bytes) = checkpoint.sidecar(SPECIAL_TOKENS)? {
+        let map: HashMap<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|error| wrong_in(SPECIAL_TOKENS, "JSON", error.to_string()))?;
+        let each = map.values().flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+        let name = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
+        names.extend(each.filter_map(name));
+    }
+    Ok(names)
 }
 
 /// The spelling of every id, empty where there is none.
@@ -376,7 +473,7 @@ fn sought(
     normalizer: Option<&NormalizerWrapper>,
 ) -> Result<(AddedTokens, AddedTokens)> {
     let is_text = |token: &AddedToken| vocabulary.kind(token.id) == Kind::UserDefined;
-    let known: std::collections::HashSet<u32> = added.iter().map(|token| token.id).collect();
+    let known: HashSet<u32> = added.iter().map(|token| token.id).collect();
     let (late, mut early): (Vec<_>, Vec<_>) = added.into_iter().partition(|token| token.normalized && is_text(token));
     // Control tokens that only the configuration, or a well-known spelling, makes such.
     for id in (0u32..).zip(&vocabulary.kinds).filter(|(_, kind)| **kind == Kind::Control).map(|(id, _)| id) {

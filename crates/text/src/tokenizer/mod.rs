@@ -1,12 +1,12 @@
-//! Tokenizers: text to token ids and back, with the tables a GGUF file carries.
+//! Tokenizers: text to token ids and back.
 //!
-//! What belongs here: the four algorithms, the special tokens around them, and [`Tokenizer`], which puts them together the
+//! What belongs here: the algorithms, the special tokens around them, and [`Tokenizer`], which puts them together the
 //! way llama.cpp does, whose ids are the reference. What does not: what a conversation looks like ([`crate::ChatTemplate`]).
 //!
 //! The algorithms are our own rather than the `tokenizers` library's: GGUF stores tables, not that library's pipeline, its
 //! semantics differ in detail (scores decide merges, blanks and special tokens have rules of their own), and the tables of
 //! 150 000 tokens have to be ready in a few tens of milliseconds. Files in that library's own format (`tokenizer.json`) run
-//! through it, in [`library`], behind the same [`Tokenizer`].
+//! through it, in [`library`], behind the same [`Tokenizer`]; so do the older files that are easily put into that form.
 
 mod added;
 mod bpe;
@@ -18,12 +18,16 @@ mod merge;
 mod post_processor;
 mod prefixes;
 mod protect;
+mod ranked;
 mod sentence_piece;
 mod sentence_piece_model;
 mod special;
 mod split;
 mod table;
+mod tekken;
+mod tiktoken;
 mod unigram;
+mod vocab_merges;
 mod vocabulary;
 mod word_piece;
 
@@ -73,6 +77,7 @@ struct Inner {
 #[derive(Debug)]
 enum Algorithm {
     Bpe(Bpe),
+    Ranked,
     SentencePiece,
     Unigram(Unigram),
 }
@@ -84,22 +89,18 @@ enum Fragment<'t> {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a checkpoint: its `tokenizer.json`, or else its SentencePiece `tokenizer.model`, or else the tables
-    /// in its metadata.
+    /// The tokenizer of a checkpoint: that of a file beside the weights (a `tokenizer.json` before all others), or else the
+    /// tables in its metadata.
     ///
     /// # Errors
     /// A key of the vocabulary, or a field of the file, that is missing, of the wrong type, or contradicts the others; an
     /// algorithm or pre-tokenizer that this program does not have.
     pub fn from_checkpoint(checkpoint: &checkpoint::Checkpoint) -> Result<Tokenizer> {
-        if let Some((vocabulary, library)) = hugging_face::read(checkpoint)? {
-            return Tokenizer::new(vocabulary, Some(library));
-        }
-        match hugging_face::read_sentence_piece(checkpoint)? {
-            Some(vocabulary) => Tokenizer::new(vocabulary, None),
+        match hugging_face::read(checkpoint)? {
+            Some((vocabulary, library)) => Tokenizer::new(vocabulary, library),
             None if checkpoint.metadata().get("tokenizer.ggml.model").is_none() && checkpoint.format() != "gguf" => {
-                let problem =
-                    "there is no such file beside the weights (a SentencePiece tokenizer.model would also do)";
-                Err(Error::Vocabulary { key: hugging_face::TOKENIZER.into(), problem: problem.into() })
+                let problem = format!("there is no such file beside the weights (known: {})", hugging_face::KNOWN);
+                Err(Error::Vocabulary { key: hugging_face::TOKENIZER.into(), problem })
             }
             None => Tokenizer::new(Vocabulary::from_checkpoint(checkpoint)?, None),
         }
@@ -232,6 +233,7 @@ impl Tokenizer {
         }
         match self.algorithm() {
             Algorithm::Bpe(bpe) => bpe.encode(vocabulary, text, ids),
+            Algorithm::Ranked => ranked::encode(vocabulary, text, ids),
             Algorithm::Unigram(unigram) => unigram.encode(vocabulary, text, ids),
             Algorithm::SentencePiece => {
                 let prefix = if space_prefix { BLANK } else { "" };
@@ -243,6 +245,7 @@ impl Tokenizer {
     fn algorithm(&self) -> &Algorithm {
         let vocabulary = &self.inner.vocabulary;
         self.inner.algorithm.get_or_init(|| match vocabulary.model {
+            TokenizerModel::Bpe if vocabulary.ranked => Algorithm::Ranked,
             TokenizerModel::Bpe => Algorithm::Bpe(Bpe::new(vocabulary)),
             TokenizerModel::Unigram => Algorithm::Unigram(Unigram::new(vocabulary)),
             TokenizerModel::SentencePiece | TokenizerModel::WordPiece | TokenizerModel::WordLevel => {

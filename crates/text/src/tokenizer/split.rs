@@ -9,6 +9,7 @@ use regex_automata::util::syntax;
 
 use super::vocabulary::shown;
 use crate::error::{Error, Result};
+use crate::limits;
 
 /// How the text of one family is cut, and what else goes by the same name.
 #[derive(Debug)]
@@ -164,21 +165,39 @@ const SPACES: usize = 1;
 impl Splitter {
     pub(crate) fn new(pre: &PreTokenizer) -> Result<Splitter> {
         let compile = |rule: &Rule| {
-            let patterns: &[&str] = if rule.spaces { &[rule.pattern, r"\s+"] } else { &[rule.pattern] };
-            Regex::builder().configure(Config::new()).syntax(syntax::Config::new()).build_many(patterns).map_err(|e| {
-                Error::Vocabulary {
-                    key: "tokenizer.ggml.pre".into(),
-                    problem: format!("the rule does not compile: {e}"),
-                }
+            compile(rule.pattern, rule.spaces).map_err(|e| Error::Vocabulary {
+                key: "tokenizer.ggml.pre".into(),
+                problem: format!("the rule does not compile: {e}"),
             })
         };
         Ok(Splitter { rules: pre.rules.iter().map(compile).collect::<Result<_>>()? })
+    }
+
+    /// The splitter of an expression that a file brings. The one look-ahead it may have is the usual one, at its end.
+    pub(crate) fn from_pattern(pattern: &str) -> std::result::Result<Splitter, String> {
+        if pattern.len() > limits::PATTERN_BYTES {
+            return Err(format!("it is longer than {} bytes", limits::PATTERN_BYTES));
+        }
+        let (pattern, spaces) = match pattern.strip_suffix(r"|\s+(?!\S)|\s+") {
+            Some(pattern) => (pattern, true),
+            None => (pattern, false),
+        };
+        Ok(Splitter { rules: vec![compile(pattern, spaces)?] })
     }
 
     /// The words of `text`, in order and without gaps, one after the other to `word`.
     pub(crate) fn split<'t>(&self, text: &'t str, word: &mut dyn FnMut(&'t str)) {
         split_by(&self.rules, text, word);
     }
+}
+
+fn compile(pattern: &str, spaces: bool) -> std::result::Result<Regex, String> {
+    let patterns: &[&str] = if spaces { &[pattern, r"\s+"] } else { &[pattern] };
+    let regex = Regex::builder().configure(Config::new()).syntax(syntax::Config::new()).build_many(patterns);
+    regex.map_err(|error| match error.syntax_error() {
+        Some(error) => error.to_string(),
+        None => error.to_string(),
+    })
 }
 
 fn split_by<'t>(rules: &[Regex], text: &'t str, word: &mut dyn FnMut(&'t str)) {
@@ -246,6 +265,22 @@ mod tests {
         ];
         for (name, text, expected) in rows {
             assert_eq!(words(name, text), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_files_are_taken_or_refused() {
+        let words = |pattern: &str, text: &str| {
+            let mut words = Vec::new();
+            Splitter::from_pattern(pattern).unwrap().split(text, &mut |word| words.push(word.to_owned()));
+            words.join("|")
+        };
+        let known = concat!(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+", r"|\s+(?!\S)|\s+");
+        assert_eq!(words(known, "it's  a 12"), "it|'s| | a| 12");
+        assert_eq!(words("[a-z]+", "ab1cd"), "ab|1|cd");
+        let long = "a".repeat(limits::PATTERN_BYTES + 1);
+        for bad in ["(", "a(?=b)", r"a|\s+(?!\S)", "(((a{1000}){1000}){1000})", &long] {
+            assert!(Splitter::from_pattern(bad).is_err(), "{bad:.20}");
         }
     }
 

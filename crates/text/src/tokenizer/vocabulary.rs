@@ -77,6 +77,10 @@ pub(crate) struct Vocabulary {
     pub(crate) splitter: Splitter,
     /// A word that is a token is not split further. BPE only.
     pub(crate) ignore_merges: bool,
+    /// There are no merges: any neighbours whose joint spelling is a token may merge, the lowest id first. BPE only.
+    pub(crate) ranked: bool,
+    /// Text is brought to Unicode's normal form C first. Only where `ranked`.
+    pub(crate) composes: bool,
     /// Decoding tidies the blanks before punctuation.
     pub(crate) clean_spaces: bool,
     /// Characters without a token are spelled in byte tokens. Unigram only: the others always do.
@@ -109,6 +113,8 @@ impl Vocabulary {
             merges: Strings::default(),
             splitter: Splitter::default(),
             ignore_merges: false,
+            ranked: false,
+            composes: false,
             clean_spaces: false,
             byte_fallback: false,
             add_bos: false,

@@ -12,7 +12,7 @@ use crate::fixtures;
 use crate::tokenizers::{Outcome, ids, streamed};
 
 /// A directory with `files` beside weights of no tensors.
-fn directory(files: &[(&str, &[u8])]) -> TempDir {
+pub(crate) fn directory(files: &[(&str, &[u8])]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let weights = [&2u64.to_le_bytes(), b"{}".as_slice()].concat();
     std::fs::write(directory.path().join("model.safetensors"), weights).unwrap();
@@ -27,7 +27,7 @@ fn open(path: &Path) -> Checkpoint {
     Checkpoint::open(path, &OpenOptions { mmap: false }).unwrap()
 }
 
-fn tokenizer(files: &[(&str, &[u8])]) -> text::Result<Tokenizer> {
+pub(crate) fn tokenizer(files: &[(&str, &[u8])]) -> text::Result<Tokenizer> {
     Tokenizer::from_checkpoint(&open(directory(files).path()))
 }
 

@@ -8,3 +8,4 @@ mod speed;
 mod templates;
 mod tokenizers;
 mod vocabularies;
+mod vocabulary_files;
