@@ -20,7 +20,7 @@ LANGS = ("en", "ja")
 # How often an intent is asked, by the first letters of its name; slash commands have none of these prefixes.
 WEIGHTS = (("o_", 1.0), ("t_", 1.0), ("f_", 1.0), ("s_", 0.5), ("r_", 14.0), ("", 2.0))
 # How often each kind of question is taken where an intent has it.
-KINDS = {"do": 6.0, "ask": 3.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
+KINDS = {"do": 5.0, "ask": 3.0, "free": 6.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
 JA_FORMS = {"DICT": "dict", "TAI": "tai", "TE": "te", "POT": "pot", "POTMASU": "potmasu", "BA": "ba", "STEM": "stem"}
 JA_SPELLINGS = (("でき", "出来"), ("ください", "下さい"), ("わか", "分か"), ("分か", "わか"), ("方法", "ほうほう"), ("とき", "時"), ("一", "1"), ("もう", "もう "), ("教えて", "おしえて"), ("。", "! "))
 SYSTEM_PROMPTS = (
@@ -129,6 +129,14 @@ def read_intents(present_formats):
                 intent.fields[key] = value
             else:
                 raise TemplateError(f"{file}:{number}: what is {key!r}?")
+    intent = None
+    for number, line in enumerate((HERE / "grammar" / "free.txt").read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("@ "):
+            intent = intents[line[2:]]
+        elif match := re.fullmatch(r"(en|ja): (.*)", line):
+            intent.lines[f"free.{match[1]}"] = [part.strip() for part in match[2].split(" ; ")]
+        elif line and not line.startswith("#"):
+            raise TemplateError(f"free.txt:{number}: what is this?")
     return intents
 
 
@@ -168,7 +176,8 @@ class Corpus:
             else:
                 slots = {slot: self.grammar.ja(action, form) for slot, form in JA_FORMS.items()}
             trees.setdefault("do", []).append(("alt", [fill(frame, slots) for frame in self.frames[f"{lang}.do"]]))
-        trees["ask"] = [parse(template) for template in intent.get(f"ask.{lang}")]
+        for kind in ("ask", "free"):
+            trees[kind] = [parse(template) for template in intent.get(f"{kind}.{lang}")]
         slots = {"NAME": ("alt", self.spoken_names(intent, lang))}
         nouns = [parse(template) for template in intent.get(f"noun.{lang}")]
         if nouns:
