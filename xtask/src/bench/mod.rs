@@ -71,7 +71,7 @@ fn existing(models: &[PathBuf], skipped: &mut Vec<String>) -> Vec<PathBuf> {
         if model.exists() {
             found.push(model.clone());
         } else {
-            skipped.push(format!("{}: there is no such file", model.display()));
+            skipped.push(format!("{}: there is no such file", run::file_name(model)));
         }
     }
     found
@@ -79,11 +79,11 @@ fn existing(models: &[PathBuf], skipped: &mut Vec<String>) -> Vec<PathBuf> {
 
 /// The engines to compare: ours first.
 fn engines(root: &Path, arguments: &Arguments, skipped: &mut Vec<String>) -> Result<Vec<Engine>> {
-    let program = match &arguments.program {
-        Some(program) => program.clone(),
-        None => build(root)?,
+    let ours = match &arguments.program {
+        Some(program) => Engine::ours(program.clone(), None)?,
+        None => Engine::ours(build(root)?, machine::commit(root).as_deref())?,
     };
-    let mut engines = vec![Engine::ours(program)?];
+    let mut engines = vec![ours];
     match &arguments.llama_python {
         None => skipped.push("llama.cpp: no --llama-python was given".to_owned()),
         Some(python) => match Engine::llama_cpp(python, &root.join("bench/peer_llama_cpp.py")) {

@@ -46,11 +46,12 @@ pub(super) const OURS: &str = "rustorch-cli";
 pub(super) const LLAMA_CPP: &str = "llama.cpp";
 
 impl Engine {
-    /// Our program.
-    pub(super) fn ours(program: PathBuf) -> Result<Engine> {
+    /// Our program; `commit` is what it was built from, if that is known.
+    pub(super) fn ours(program: PathBuf, commit: Option<&str>) -> Result<Engine> {
         let version = said(Command::new(&program).arg("--version"));
         let version = version.map_err(|why| Error::Bench(format!("{}: {why}", program.display())))?;
-        let version = version.lines().next().unwrap_or_default().trim_start_matches(OURS).trim().to_owned();
+        let version = version.lines().next().unwrap_or_default().trim_start_matches(OURS).trim();
+        let version = commit.map_or_else(|| version.to_owned(), |commit| format!("{version}, commit {commit}"));
         let arguments = |case: &Case| {
             let mut words: Vec<(&str, String)> = [
                 ("--prompt-tokens", case.prompt),
@@ -72,9 +73,9 @@ impl Engine {
     pub(super) fn llama_cpp(python: &Path, script: &Path) -> std::result::Result<Engine, String> {
         let ask = "import llama_cpp; print(llama_cpp.__version__)";
         let version = said(Command::new(python).args(["-c", ask]))
-            .map_err(|why| format!("{} has no usable llama_cpp ({why})", python.display()))?;
+            .map_err(|why| format!("{} has no usable llama_cpp ({why})", file_name(python)))?;
         if !script.is_file() {
-            return Err(format!("{} is missing", script.display()));
+            return Err(format!("{} is missing", file_name(script)));
         }
         let arguments = |case: &Case| {
             let words = [
@@ -102,8 +103,11 @@ impl Engine {
             words.push(flag.into());
             words.extend((!value.is_empty()).then(|| value.into()));
         }
-        let result = said(Command::new(&self.program).args(&words)).and_then(|text| figures(&text));
-        let name = model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned();
+        let name = file_name(model);
+        // What is written down holds no paths of this machine.
+        let result = said(Command::new(&self.program).args(&words))
+            .and_then(|text| figures(&text))
+            .map_err(|why| why.replace(&*model.to_string_lossy(), &name));
         Run { engine: self.name, model: name, case: *case, round, result }
     }
 
@@ -118,6 +122,11 @@ impl Engine {
         words.extend(flags.into_iter().map(|(flag, value)| format!("{flag} {value}").trim_end().to_owned()));
         words.join(" ")
     }
+}
+
+/// The last part of a path.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// What a command wrote to stdout, or why it failed: its last words on stderr.
@@ -174,7 +183,10 @@ impl Run {
             format!("round {} {} {threads} threads, depth {depth}, {parallel} at once", self.round + 1, self.model);
         match &self.result {
             Ok(figures) => {
-                let shown: Vec<String> = figures.iter().map(|(key, value)| format!("{key} {value:.2}")).collect();
+                let shown: Vec<String> = figures
+                    .iter()
+                    .map(|(key, value)| format!("{key} {:.2}", value.as_f64().unwrap_or_default()))
+                    .collect();
                 format!("{what}: {} {}", self.engine, shown.join(", "))
             }
             Err(why) => format!("{what}: {} failed: {why}", self.engine),
