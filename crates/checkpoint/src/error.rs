@@ -133,6 +133,14 @@ pub enum Error {
         /// The name asked for, quoted.
         tensor: String,
     },
+    /// A file that cannot be written the way it is asked for.
+    #[error("{what} cannot be written: {problem}")]
+    Unwritable {
+        /// The tensor or key.
+        what: String,
+        /// Why.
+        problem: String,
+    },
     /// The file is not what it was when it was opened.
     #[error("{} changed while it was in use: {detail}", quoted_path(.path))]
     Changed {

@@ -22,6 +22,7 @@ mod pickle;
 mod protobuf;
 mod value;
 mod view;
+mod write;
 mod zip;
 
 pub use checkpoint::{Checkpoint, OpenOptions, TensorInfo};
@@ -29,3 +30,4 @@ pub use error::{Error, Result};
 pub use format::format_names;
 pub use metadata::Metadata;
 pub use value::{Array, StringArray, Text, Value, ValueType};
+pub use write::{Layout, NewTensor, Part};

@@ -95,7 +95,7 @@ impl<'a> Names<'a> {
     }
 
     /// The name in GGUF files, which differs from the house's in a few families.
-    fn house_spelling(&self, name: &str) -> String {
+    pub(crate) fn house_spelling(&self, name: &str) -> String {
         let renamed = |&(house, own): &(&str, &str)| {
             let (head, kind) = name.rsplit_once('.')?;
             Some(format!("{}.{own}.{kind}", head.strip_suffix(house)?.strip_suffix('.')?))

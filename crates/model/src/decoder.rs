@@ -5,7 +5,7 @@
 //! (`load.rs`).
 
 use crate::batch::cut;
-use crate::load::{LoadOptions, LoadProgress, load};
+use crate::load::{LoadOptions, LoadProgress, Retype, load};
 use crate::scratch::{Scratch, ScratchSizes};
 use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights, Weights};
 use crate::{Batch, Error, HyperParams, LayerParams, Result, kv_spec};
@@ -59,10 +59,23 @@ impl Decoder {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
     ) -> Result<Decoder> {
+        Decoder::load_as(checkpoint, device, options, None, progress)
+    }
+
+    /// [`Decoder::load`] with the matrices in other types than the file has.
+    ///
+    /// Errors: those of `load`; a tensor that cannot be brought to its type.
+    pub fn load_as(
+        checkpoint: &Checkpoint,
+        device: Arc<dyn Device>,
+        options: &LoadOptions,
+        retype: Option<&Retype<'_>>,
+        progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
+    ) -> Result<Decoder> {
         let hyper = HyperParams::read(checkpoint)?;
         let max_rows = options.max_rows.max(1);
         let sizes = ScratchSizes::new(&hyper, max_rows)?;
-        let loaded = load(checkpoint, &*device, &hyper, options, progress)?;
+        let loaded = load(checkpoint, &*device, &hyper, options, retype, progress)?;
         let scratch = sizes.alloc(&*device)?;
         let memory = MemoryUse {
             weights_bytes: loaded.resident_bytes,

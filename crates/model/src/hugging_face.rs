@@ -308,6 +308,19 @@ pub(crate) fn tensor(root: Root, architecture: &Architecture, name: &str) -> Vec
     Vec::new()
 }
 
+/// The house's names of all parts that a layer of this family may have, without the kind of tensor.
+pub(crate) fn layer_parts(architecture: &Architecture) -> Vec<&'static str> {
+    const NO_PARTS: &[&str] = &["token_embd", "position_embd", "output_norm", "output", "layers"];
+    let all = LAYER_TENSORS.iter().map(|(house, _)| *house).chain(architecture.renamed.iter().map(|(house, _)| *house));
+    let mut parts = Vec::new();
+    for part in all.map(|part| part.strip_suffix(".weight").or(part.strip_suffix(".bias")).unwrap_or(part)) {
+        if !parts.contains(&part) && !NO_PARTS.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
 /// The name of piece `index` of a tensor that is stored in pieces; of others the name as it is.
 pub(crate) fn piece(name: &str, index: usize) -> String {
     name.replace("{}", &index.to_string())

@@ -187,7 +187,8 @@ impl<'a> Keys<'a> {
     /// A factor, or the family's where the file says nothing; none where it says expressly that there is none.
     pub(crate) fn factor_or(&self, key: &str, default: Option<f32>) -> Result<Option<f32>> {
         Ok(match self.factor(key)? {
-            None if self.is_null(key) => None,
+            // Zero says so too.
+            None if self.is_null(key) || self.has(key) => None,
             given => given.or(default),
         })
     }

@@ -5,6 +5,7 @@
 //! bytes (`checkpoint`), their layout (`compute`).
 
 use crate::convention::{Convention, Names};
+use crate::export;
 use crate::hyper::{HyperParams, LatentParams, LayerParams};
 use crate::keys::Keys;
 use crate::rope::RopeScaling;
@@ -14,7 +15,7 @@ use checkpoint::Checkpoint;
 use compute::{Device, Norm, Projection, Rope, Weight, WeightUse};
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
-use tensor::{HostTensor, Shape, SharedBytes};
+use tensor::{DType, HostTensor, Mixture, Shape, SharedBytes};
 
 /// How to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,14 @@ pub struct LoadProgress {
     pub total_bytes: u64,
 }
 
+/// Another type for the matrices of a model while it is loaded.
+pub struct Retype<'a> {
+    /// Which type each gets.
+    pub mixture: &'static Mixture,
+    /// The bytes of a tensor in another type.
+    pub encode: &'a dyn Fn(&HostTensor, DType) -> tensor::Result<Vec<u8>>,
+}
+
 /// What loading yields besides the weights.
 pub(crate) struct Loaded {
     pub(crate) weights: Weights,
@@ -57,6 +66,7 @@ pub(crate) fn load(
     device: &dyn Device,
     hyper: &HyperParams,
     options: &LoadOptions,
+    retype: Option<&Retype<'_>>,
     progress: &mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
 ) -> Result<Loaded> {
     let total_bytes = checkpoint.tensors().iter().fold(0u64, |sum, t| sum.saturating_add(t.bytes));
@@ -66,6 +76,7 @@ pub(crate) fn load(
         names: Names::new(checkpoint, convention, architecture),
         device,
         hyper,
+        retype,
         progress,
         at: LoadProgress { done_bytes: 0, total_bytes },
         used: HashSet::new(),
@@ -84,6 +95,7 @@ struct Loader<'a> {
     names: Names<'a>,
     device: &'a dyn Device,
     hyper: &'a HyperParams,
+    retype: Option<&'a Retype<'a>>,
     progress: &'a mut dyn FnMut(LoadProgress) -> ControlFlow<()>,
     at: LoadProgress,
     used: HashSet<String>,
@@ -476,10 +488,10 @@ impl Loader<'_> {
         if in_rows || self.names.expert_order() == ExpertOrder::Halves {
             return self.fetch(name, &[n, n_out, n_in]);
         }
-        let stored = self.fetch(name, &[n, n_in, n_out])?;
+        let stored = self.fetch_spelled(&self.names.spelled(name), &[n, n_in, n_out])?;
         let turned = transposed(&stored, n_in, n_out).map_err(|e| in_tensor(name, e))?;
         self.checkpoint.release(&stored);
-        Ok(turned)
+        self.retyped(name, turned)
     }
 
     /// One tensor made of those that the file calls `pieces`, one after another along the first dimension of `shape`.
@@ -492,6 +504,7 @@ impl Loader<'_> {
         let mut dtype = None;
         for piece in pieces {
             let tensor = self.fetch_spelled(piece, shape.get(1..).unwrap_or_default())?;
+            let tensor = self.retyped(name, tensor)?;
             let first = *dtype.get_or_insert(tensor.dtype());
             if first != tensor.dtype() {
                 let what = format!("{piece} in another type ({}) than its siblings ({first})", tensor.dtype());
@@ -576,7 +589,7 @@ impl Loader<'_> {
     fn upload(&mut self, tensor: &HostTensor, usage: WeightUse, in_file: bool) -> Result<Weight> {
         let weight = self.device.upload(tensor, usage)?;
         self.resident_bytes += weight.resident_bytes() as u64;
-        if in_file && weight.is_mapped() {
+        if in_file && weight.is_mapped() && self.retype.is_none() {
             self.mapped_bytes += weight.resident_bytes() as u64;
         }
         self.report(self.at.done_bytes.saturating_add(tensor.bytes().len() as u64))?;
@@ -602,15 +615,34 @@ impl Loader<'_> {
 
     fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         let spelled = self.names.spelled(name);
-        match shape {
+        let tensor = match shape {
             &[n_out, n_in] if self.names.is_transposed(name) && !self.is_quantized(&spelled) => {
                 let stored = self.fetch_spelled(&spelled, &[n_in, n_out])?;
                 let turned = transposed(&stored, n_in, n_out).map_err(|e| in_tensor(&spelled, e))?;
                 self.checkpoint.release(&stored);
-                Ok(turned)
+                turned
             }
-            shape => self.fetch_spelled(&spelled, shape),
+            shape => self.fetch_spelled(&spelled, shape)?,
+        };
+        self.retyped(name, tensor)
+    }
+
+    /// The house's tensor `name`, or a piece of it, in the type that it is to be kept in.
+    fn retyped(&mut self, name: &str, tensor: HostTensor) -> Result<HostTensor> {
+        let Some(retype) = self.retype else { return Ok(tensor) };
+        let is_tied = self.hyper.tied_embeddings.unwrap_or(!self.has("output.weight"));
+        let Some(site) = export::site(name, tensor.shape(), self.hyper, is_tied) else { return Ok(tensor) };
+        let to = retype.mixture.dtype(&site, tensor.shape());
+        if to == tensor.dtype() {
+            return Ok(tensor);
         }
+        let bytes = (retype.encode)(&tensor, to).map_err(|e| in_tensor(name, e))?;
+        self.checkpoint.release(&tensor);
+        // Progress counts the bytes of the file.
+        let lost = tensor.bytes().len().saturating_sub(bytes.len());
+        self.at.done_bytes = self.at.done_bytes.saturating_add(lost as u64);
+        let shape = *tensor.shape();
+        HostTensor::new(tensor.name(), to, shape, SharedBytes::from_vec(bytes)).map_err(|e| in_tensor(name, e))
     }
 
     /// The tensor that the file calls `name`.
@@ -671,7 +703,7 @@ fn chosen_rows(whole: &HostTensor, name: &str, rows: &[usize], shape: &[usize]) 
 }
 
 /// A matrix `[n_in, n_out]`, or each of a stack of them, as `[n_out, n_in]`. Error: a type whose elements lie in blocks.
-fn transposed(stored: &HostTensor, n_in: usize, n_out: usize) -> tensor::Result<HostTensor> {
+pub(crate) fn transposed(stored: &HostTensor, n_in: usize, n_out: usize) -> tensor::Result<HostTensor> {
     let dtype = stored.dtype();
     if dtype.block_len() != 1 {
         return Err(tensor::Error::Unsupported { dtype, action: "transposed" });

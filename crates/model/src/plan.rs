@@ -1,24 +1,68 @@
 //! How much memory a model needs, from the directory of its file alone: nothing is loaded to know it.
 
 use crate::cache::kv_bytes;
+use crate::export;
 use crate::scratch::ScratchSizes;
 use crate::{Error, HyperParams, Result};
 use checkpoint::Checkpoint;
 use compute::KvType;
 use std::collections::BTreeMap;
 use std::fmt;
-use tensor::DType;
+use tensor::{DType, Mixture, Place};
+
+/// What weights are for, as far as a plan tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WeightGroup {
+    /// The embedding, and the output matrix.
+    Vocabulary,
+    /// Attention.
+    Attention,
+    /// Feed-forward blocks.
+    FeedForward,
+    /// Experts.
+    Experts,
+    /// Norms and other small things.
+    Other,
+}
+
+impl WeightGroup {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightGroup::Vocabulary => "vocabulary",
+            WeightGroup::Attention => "attention",
+            WeightGroup::FeedForward => "feed-forward",
+            WeightGroup::Experts => "experts",
+            WeightGroup::Other => "other",
+        }
+    }
+
+    /// That of the house's tensor `name`.
+    fn of(name: &str, place: Option<Place>) -> WeightGroup {
+        let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or("", |(_, part)| part);
+        match place {
+            None => WeightGroup::Other,
+            Some(Place::Embedding | Place::Output) => WeightGroup::Vocabulary,
+            Some(_) if part.contains("_exps") || part.contains("_shexp") => WeightGroup::Experts,
+            Some(_) if part.starts_with("attn") => WeightGroup::Attention,
+            Some(_) if part.starts_with("ffn") => WeightGroup::FeedForward,
+            Some(_) => WeightGroup::Other,
+        }
+    }
+}
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanRow {
-    /// Tensors of one stored type.
+    /// Tensors of one group and type.
     Weights {
+        /// What they are for.
+        group: WeightGroup,
         /// The type.
         dtype: DType,
         /// How many tensors.
         n_tensors: usize,
-        /// Their bytes in the file.
+        /// Their bytes.
         bytes: u64,
     },
     /// Keys and values.
@@ -51,8 +95,8 @@ impl PlanRow {
 impl fmt::Display for PlanRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PlanRow::Weights { dtype, n_tensors, bytes } => {
-                write!(f, "weights {dtype}: {n_tensors} tensors, {bytes} bytes")
+            PlanRow::Weights { group, dtype, n_tensors, bytes } => {
+                write!(f, "{} {dtype}: {n_tensors} tensors, {bytes} bytes", group.name())
             }
             PlanRow::KvCache { n_positions, dtype, bytes } => {
                 write!(f, "KV cache {dtype:?}: {n_positions} positions, {bytes} bytes")
@@ -67,7 +111,7 @@ impl fmt::Display for PlanRow {
 pub struct MemoryPlan {
     /// Its lines: weights (largest first), cache, scratch.
     pub rows: Vec<PlanRow>,
-    /// Bytes of all weights as stored.
+    /// Bytes of all weights.
     pub weights_bytes: u64,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
@@ -86,26 +130,74 @@ impl MemoryPlan {
         kv_type: KvType,
         max_rows: usize,
     ) -> Result<MemoryPlan> {
+        MemoryPlan::quantized(checkpoint, hyper, None, n_positions, kv_type, max_rows)
+    }
+
+    /// The same with the weights as `mixture` makes them.
+    pub fn quantized(
+        checkpoint: &Checkpoint,
+        hyper: &HyperParams,
+        mixture: Option<&Mixture>,
+        n_positions: usize,
+        kv_type: KvType,
+        max_rows: usize,
+    ) -> Result<MemoryPlan> {
         let overflow = |what: &str| Error::Overflow { what: what.to_owned() };
-        let mut by_type: BTreeMap<DType, (usize, u64)> = BTreeMap::new();
+        let mut by_kind: BTreeMap<(WeightGroup, DType), (usize, u64)> = BTreeMap::new();
         let mut weights_bytes = 0u64;
-        for info in checkpoint.tensors() {
-            let (n, bytes) = by_type.entry(info.dtype).or_default();
+        for tensor in export::listing(checkpoint, hyper) {
+            let (dtype, tensor_bytes) = match (mixture, &tensor.site) {
+                (Some(mixture), Some(site)) => {
+                    let dtype = mixture.dtype(site, &tensor.shape);
+                    let bytes = dtype.tensor_bytes(&tensor.shape).map_err(|_| overflow(&tensor.name))?;
+                    (dtype, u64::try_from(bytes).map_err(|_| overflow(&tensor.name))?)
+                }
+                _ => (tensor.dtype, tensor.source_bytes),
+            };
+            let group = WeightGroup::of(&tensor.name, tensor.site.map(|site| site.place));
+            let (n, bytes) = by_kind.entry((group, dtype)).or_default();
             *n += 1;
-            *bytes = bytes.saturating_add(info.bytes);
-            weights_bytes = weights_bytes.checked_add(info.bytes).ok_or_else(|| overflow("the weights"))?;
+            *bytes = bytes.saturating_add(tensor_bytes);
+            weights_bytes = weights_bytes.checked_add(tensor_bytes).ok_or_else(|| overflow("the weights"))?;
         }
-        let mut rows: Vec<PlanRow> = by_type
+        let mut rows: Vec<PlanRow> = by_kind
             .into_iter()
-            .map(|(dtype, (n_tensors, bytes))| PlanRow::Weights { dtype, n_tensors, bytes })
+            .map(|((group, dtype), (n_tensors, bytes))| PlanRow::Weights { group, dtype, n_tensors, bytes })
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.bytes()));
+        let weights = MemoryPlan { rows, weights_bytes, kv_bytes: 0, scratch_bytes: 0, total_bytes: weights_bytes };
+        weights.resized(hyper, n_positions, kv_type, max_rows)
+    }
+
+    /// The same weights with another cache and other passes.
+    pub fn resized(
+        &self,
+        hyper: &HyperParams,
+        n_positions: usize,
+        kv_type: KvType,
+        max_rows: usize,
+    ) -> Result<MemoryPlan> {
+        let weights_bytes = self.weights_bytes;
+        let mut rows: Vec<PlanRow> = self.weights().cloned().collect();
         let kv_bytes = kv_bytes(hyper, n_positions, kv_type)?;
         let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes;
         rows.push(PlanRow::KvCache { n_positions, dtype: kv_type, bytes: kv_bytes });
         rows.push(PlanRow::Scratch { n_rows: max_rows, bytes: scratch_bytes });
         let total_bytes = weights_bytes.checked_add(kv_bytes).and_then(|sum| sum.checked_add(scratch_bytes));
-        let total_bytes = total_bytes.ok_or_else(|| overflow("the whole plan"))?;
+        let total_bytes = total_bytes.ok_or_else(|| Error::Overflow { what: "the whole plan".to_owned() })?;
         Ok(MemoryPlan { rows, weights_bytes, kv_bytes, scratch_bytes, total_bytes })
+    }
+
+    /// The lines of the weights.
+    pub fn weights(&self) -> impl Iterator<Item = &PlanRow> {
+        self.rows.iter().filter(|row| matches!(row, PlanRow::Weights { .. }))
+    }
+
+    /// Whether some of the matrices are in a block type.
+    pub fn is_quantized(&self) -> bool {
+        self.rows.iter().any(|row| match row {
+            PlanRow::Weights { group, dtype, .. } => *group != WeightGroup::Other && dtype.is_quantized(),
+            PlanRow::KvCache { .. } | PlanRow::Scratch { .. } => false,
+        })
     }
 }

@@ -5,20 +5,23 @@
 
 use crate::{
     backends,
+    encode::Conversion,
     exit::{Exit, Failure, Result},
-    output, paths,
-    settings::{Settings, kv_type_name},
+    fitting::{self, Fitting},
+    integrity, output, paths,
+    settings::Settings,
     terminal_filter::visible_line,
+    tool::models,
 };
 use checkpoint::{Checkpoint, OpenOptions};
-use compute::{KV_BLOCK, KvType};
 use engine::{Engine, EngineConfig};
-use model::{Decoder, HyperParams, LoadOptions, MemoryPlan, kv_bytes};
+use model::{Decoder, HyperParams, LoadOptions, Retype};
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
 };
+use tensor::{DType, HostTensor};
 use text::{ChatTemplate, Tokenizer};
 
 crate::messages::messages! {
@@ -36,39 +39,6 @@ crate::messages::messages! {
     }
     /// What to do about it.
     wrong_format_hint() { "set model.format to \"auto\" or name another file", "model.format を \"auto\" にするか、別のファイルを指定してください" }
-    /// It does not fit.
-    too_large(needed, available) {
-        "the model needs {needed} of memory, {available} are available",
-        "モデルには {needed} のメモリが必要ですが、{available} しかありません"
-    }
-    /// Where the memory would go.
-    too_large_cause(weights, kv, context, kv_type, scratch) {
-        "weights {weights}, KV cache {kv} ({context} tokens, {kv_type}), scratch {scratch}",
-        "重み {weights}、KV キャッシュ {kv}({context} トークン、{kv_type})、作業領域 {scratch}"
-    }
-    /// The three remedies.
-    too_large_hint(window, kv) {
-        "(1) {window}; (2) {kv}; (3) use a smaller quantization of the model, or free memory",
-        "(1) {window}、(2) {kv}、(3) より小さい量子化のモデルを使うかメモリを空ける"
-    }
-    /// First remedy.
-    remedy_window(n) { "--ctx {n}", "--ctx {n}" }
-    /// First remedy, when no window is small enough.
-    remedy_no_window() { "no window is small enough", "どのコンテキスト長でも収まらない" }
-    /// Second remedy.
-    remedy_kv(name) { "--kv-type {name} for a smaller KV cache", "--kv-type {name} で KV キャッシュを小さくする" }
-    /// Second remedy, when it is already taken.
-    remedy_kv_done() { "a smaller --prefill-chunk", "--prefill-chunk を小さくする" }
-    /// The window is smaller than the model's.
-    window_reduced(context, trained) {
-        "context window: {context} tokens of the model's {trained}, as memory allows",
-        "コンテキスト: メモリに合わせ {context} トークン(モデルは {trained})"
-    }
-    /// The window is larger than the model's.
-    window_beyond(context, trained) {
-        "the context window of {context} tokens is more than the {trained} that the model was trained for; answers may degrade beyond that",
-        "コンテキスト {context} トークンは学習時の {trained} を超えています。超えた部分の品質は低下します"
-    }
     /// The progress bar's words.
     loading(name) { "loading {name}", "{name} を読み込み中" }
     /// A template that does not exist.
@@ -93,12 +63,6 @@ crate::messages::messages! {
 
 /// A template file larger than this is none.
 const MAX_TEMPLATE_BYTES: u64 = 4 << 20;
-
-/// Of the memory that is available, the part that may be planned for, in percent: other programs live too.
-const USABLE_PERCENT: u64 = 95;
-
-/// A window below this is not chosen by itself: it could hardly hold a question and its answer.
-const LEAST_WINDOW: usize = 256;
 
 /// A model ready to answer, and what is worth knowing about it.
 pub(crate) struct Loaded {
@@ -143,6 +107,12 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
         let config = paths::default_config().map_or_else(|| "config.toml".to_owned(), |path| paths::display(&path));
         return Err(Failure::new(Exit::Usage, crate::messages::no_model()).hint(crate::messages::no_model_hint(config)));
     };
+    // What is no file may be a name that `models` lists.
+    let listed = match path.to_str().filter(|_| path.is_relative() && !path.exists()) {
+        Some(name) => models::path_of(name)?,
+        None => None,
+    };
+    let path = listed.as_ref().unwrap_or(path);
     let checkpoint = Checkpoint::open(path, &OpenOptions { mmap: settings.model.mmap })
         .map_err(|error| checkpoint_failure(path, &error))?;
     let (found, wanted) = (checkpoint.format(), settings.model.format);
@@ -181,26 +151,28 @@ fn load_into(
     let path = checkpoint.path().to_path_buf();
     let model_error = |error: model::Error| model_failure(&path, &error);
     let hyper = HyperParams::read(checkpoint).map_err(model_error)?;
+    integrity::check(checkpoint, settings, interrupted)?;
     // Small things that may be wrong come before large ones that take time.
     let tokenizer = Tokenizer::from_checkpoint(checkpoint).map_err(|error| text_failure(&path, &error))?;
     let template = find_template(checkpoint, settings)?;
-    let available = available_memory();
-    let room = Room { checkpoint, hyper: &hyper, settings, n_sequences, saves, available };
-    let (context, plan) = choose_window(settings, &hyper, available, &|context| Ok(room.plan(context)?.0))
-        .map_err(|error| error.into_failure(&path, &|context| room.kv_type(context)))?;
-    let (_, saved_positions) = room.plan(context).map_err(model_error)?;
-    tell_about_window(settings, context, hyper.context_length);
+    let allowed = fitting::allowed(settings);
+    let fitting = Fitting { checkpoint, settings, hyper: &hyper, n_sequences, saves, allowed };
+    let fit = fitting.fit()?;
+    fitting.tell(&fit);
+    let context = fit.context;
     let device = backends::open(settings)?;
     let chunk = settings.backend.prefill_chunk.min(context);
     let decoder = {
         let bar = output::progress(
             settings.interface.show_progress,
-            plan.weights_bytes,
+            checkpoint.tensors().iter().fold(0, |sum, tensor| sum.saturating_add(tensor.bytes)),
             "{msg} [{bar:24}] {bytes}/{total_bytes} {eta}",
         );
         bar.set_message(loading(model_name(checkpoint)));
         let options = LoadOptions { max_rows: chunk, context_length: Some(context) };
-        let result = Decoder::load(checkpoint, device, &options, &mut |at| {
+        let encode = |tensor: &HostTensor, to: DType| transcode(tensor, to, settings.backend.threads);
+        let retype = fit.mixture.map(|mixture| Retype { mixture, encode: &encode });
+        let result = Decoder::load_as(checkpoint, device, &options, retype.as_ref(), &mut |at| {
             bar.set_position(at.done_bytes);
             if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -211,10 +183,10 @@ fn load_into(
         decoder,
         tokenizer: tokenizer.clone(),
         context,
-        kv_type: room.kv_type(context),
+        kv_type: fitting.kv_type(context),
         prefill_chunk: chunk,
         max_sequences: n_sequences,
-        saved_positions,
+        saved_positions: fit.saved_positions,
     })
     .map_err(|error| engine_failure(&error))?;
     let loaded = Loaded {
@@ -238,116 +210,25 @@ fn load_into(
     Ok(loaded)
 }
 
-/// What a model, its KV cache and its scratch are to take.
-pub(crate) struct Room<'a> {
-    /// The file.
-    pub(crate) checkpoint: &'a Checkpoint,
-    /// Its numbers.
-    pub(crate) hyper: &'a HyperParams,
-    /// What was asked for.
-    pub(crate) settings: &'a Settings,
-    /// Full windows that the cache holds.
-    pub(crate) n_sequences: usize,
-    /// Whether it holds saved prefixes too.
-    pub(crate) saves: bool,
-    /// Bytes of memory available, if known.
-    pub(crate) available: Option<u64>,
-}
-
-impl Room<'_> {
-    /// Element type of the KV cache for windows of `context` tokens.
-    pub(crate) fn kv_type(&self, context: usize) -> KvType {
-        let positions = context.saturating_mul(self.n_sequences);
-        self.settings.kv_type(kv_bytes(self.hyper, positions, KvType::F32).unwrap_or(u64::MAX))
-    }
-
-    /// The plan for windows of `context` tokens, and how many positions of its cache are for saved prefixes.
-    pub(crate) fn plan(&self, context: usize) -> model::Result<(MemoryPlan, usize)> {
-        let kv_type = self.kv_type(context);
-        let rows = self.settings.backend.prefill_chunk.min(context);
-        let windows = context.saturating_mul(self.n_sequences);
-        let plan = MemoryPlan::new(self.checkpoint, self.hyper, windows, kv_type, rows)?;
-        if !self.saves {
-            return Ok((plan, 0));
-        }
-        let spare = self.available.map_or(u64::MAX, |bytes| usable(bytes).saturating_sub(plan.total_bytes));
-        let block_bytes = kv_bytes(self.hyper, KV_BLOCK, kv_type)?.max(1);
-        let n_blocks = self.settings.prefix_cache_bytes(plan.kv_bytes, spare) / block_bytes;
-        let saved = usize::try_from(n_blocks).unwrap_or(usize::MAX).saturating_mul(KV_BLOCK);
-        if saved == 0 {
-            return Ok((plan, 0));
-        }
-        let positions = windows.div_ceil(KV_BLOCK).saturating_mul(KV_BLOCK).saturating_add(saved);
-        Ok((MemoryPlan::new(self.checkpoint, self.hyper, positions, kv_type, rows)?, saved))
-    }
-}
-
-/// Why no window was chosen.
-enum Refusal {
-    TooLarge { plan: MemoryPlan, context: usize, available: u64, fits: Option<usize> },
-    Model(model::Error),
-}
-
-impl Refusal {
-    fn into_failure(self, path: &Path, kv_type_for: &dyn Fn(usize) -> KvType) -> Failure {
-        let (plan, context, available, fits) = match self {
-            Refusal::Model(error) => return model_failure(path, &error),
-            Refusal::TooLarge { plan, context, available, fits } => (plan, context, available, fits),
-        };
-        let window = fits.map_or_else(remedy_no_window, remedy_window);
-        let kv_type = kv_type_for(context);
-        let kv = if kv_type == KvType::Q8_0 { remedy_kv_done() } else { remedy_kv(kv_type_name(KvType::Q8_0)) };
-        let parts = too_large_cause(
-            size(plan.weights_bytes),
-            size(plan.kv_bytes),
-            context,
-            kv_type_name(kv_type),
-            size(plan.scratch_bytes),
-        );
-        Failure::new(Exit::Memory, too_large(size(plan.total_bytes), size(available)))
-            .because(parts)
-            .hint(too_large_hint(window, kv))
-    }
-}
-
-/// The window asked for if it fits; else, if none was asked for, the largest up to the model's own that does.
-fn choose_window(
-    settings: &Settings,
-    hyper: &HyperParams,
-    available: Option<u64>,
-    plan_for: &dyn Fn(usize) -> model::Result<MemoryPlan>,
-) -> std::result::Result<(usize, MemoryPlan), Refusal> {
-    let wanted = settings.context.size.unwrap_or(hyper.context_length).max(1);
-    let plan = plan_for(wanted).map_err(Refusal::Model)?;
-    let Some(available) = available else { return Ok((wanted, plan)) };
-    let usable = usable(available);
-    if plan.total_bytes <= usable {
-        return Ok((wanted, plan));
-    }
-    // The plan grows with the window, so bisecting over whole cache blocks finds the largest.
-    let (mut low, mut high) = (0, wanted / KV_BLOCK);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        match plan_for(middle * KV_BLOCK) {
-            Ok(plan) if plan.total_bytes <= usable => low = middle,
-            _ => high = middle - 1,
-        }
-    }
-    let fits = low * KV_BLOCK;
-    if settings.context.size.is_none() && fits >= LEAST_WINDOW.min(wanted) {
-        let plan = plan_for(fits).map_err(Refusal::Model)?;
-        return Ok((fits, plan));
-    }
-    let fits = (fits >= LEAST_WINDOW).then_some(fits);
-    Err(Refusal::TooLarge { plan, context: wanted, available, fits })
-}
-
-fn tell_about_window(settings: &Settings, context: usize, trained: usize) {
-    if context > trained {
-        output::warning(&window_beyond(context, trained));
-    } else if settings.context.size.is_none() && context < trained {
-        output::note(&window_reduced(context, trained));
-    }
+/// The bytes of a tensor in another type, made by all threads.
+fn transcode(tensor: &HostTensor, to: DType, threads: Option<usize>) -> tensor::Result<Vec<u8>> {
+    let shape = *tensor.shape();
+    let row_bytes = tensor.row_bytes();
+    let read = |rows: std::ops::Range<usize>, out: &mut Vec<u8>| {
+        let bytes = tensor.bytes().get(rows.start * row_bytes..rows.end * row_bytes);
+        out.extend_from_slice(bytes.ok_or_else(|| tensor::Error::Shape(format!("rows {rows:?} of {shape}")))?);
+        Ok(())
+    };
+    let mut out = Vec::new();
+    let n_bytes = to.tensor_bytes(&shape)?;
+    let no_memory = || tensor::Error::Overflow { shape: shape.to_string(), dtype: to };
+    out.try_reserve_exact(n_bytes).map_err(|_| no_memory())?;
+    let conversion = Conversion { from: tensor.dtype(), to, shape, threads };
+    conversion.run(&read, &mut |bytes| {
+        out.extend_from_slice(&bytes);
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 /// Bytes that this process may still take: of the machine, or of its control group if that allows less. Page cache counts
@@ -361,11 +242,6 @@ pub(crate) fn available_memory() -> Option<u64> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
-}
-
-/// The part of the available memory that may be planned for.
-pub(crate) fn usable(available: u64) -> u64 {
-    available / 100 * USABLE_PERCENT
 }
 
 /// The spellings of BOS and EOS, as templates want them.

@@ -7,7 +7,11 @@
 
 mod backends;
 mod command;
+mod disk;
+mod encode;
 mod exit;
+mod fitting;
+mod integrity;
 mod interrupt;
 mod loading;
 mod logging;
@@ -18,6 +22,7 @@ mod repl;
 mod safe_write;
 mod session;
 mod settings;
+mod stores;
 mod terminal_filter;
 mod tool;
 mod version;

@@ -4,8 +4,9 @@
 use std::{
     fs::{DirBuilder, File},
     io::{self, BufWriter, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
+use tempfile::NamedTempFile;
 
 /// Creates a folder and its parents; new ones belong to the owner alone.
 pub(crate) fn create_dirs(dir: &Path) -> io::Result<()> {
@@ -23,24 +24,39 @@ pub(crate) fn replace<E: From<io::Error>>(
 ) -> Result<(), E> {
     // A link is followed: what it points to is replaced, the link stays.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let dir = match target.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
-        _ => Path::new(".").to_path_buf(),
-    };
+    let dir = folder_of(&target);
     create_dirs(&dir)?;
     if target.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
     }
-    // Files of `tempfile` are 0600 on Unix and gone if anything below fails.
-    let temporary = tempfile::Builder::new().prefix(".rustorch-").suffix(".tmp").tempfile_in(&dir)?;
+    let temporary = temporary_in(&dir)?;
     let mut writer = BufWriter::new(temporary.as_file());
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
     temporary.as_file().sync_all()?;
-    temporary.persist(&target).map_err(|error| error.error)?;
+    persist(temporary, &target)?;
+    Ok(())
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A new file in `dir`, 0600 on Unix, and gone unless it is given a name by [`persist`].
+pub(crate) fn temporary_in(dir: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".rustorch-").suffix(".tmp").tempfile_in(dir)
+}
+
+/// Gives a synced file of [`temporary_in`] its name, in the same folder; what had it is replaced.
+pub(crate) fn persist(temporary: NamedTempFile, target: &Path) -> io::Result<()> {
+    temporary.persist(target).map_err(|error| error.error)?;
     #[cfg(unix)]
-    File::open(&dir)?.sync_all()?;
+    File::open(folder_of(target))?.sync_all()?;
     Ok(())
 }
 

@@ -46,6 +46,14 @@ pub enum Error {
         /// "decoded" or "encoded".
         action: &'static str,
     },
+    /// A number that a type cannot hold.
+    #[error("{value} cannot be stored as {dtype}")]
+    Range {
+        /// The number, printed.
+        value: String,
+        /// The type.
+        dtype: DType,
+    },
     /// Too many dimensions, or a zero among them.
     #[error("{0}")]
     Shape(String),

@@ -12,8 +12,10 @@ mod dtype;
 mod error;
 mod host;
 mod shape;
+mod transcode;
 
 pub use block::affine::Affine;
+pub use block::mixture::{MIXTURES, Mixture, Place, Site};
 pub use bytes::SharedBytes;
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -14,4 +14,4 @@ mod tokenizer;
 pub use error::{Error, Result};
 pub use message::{Message, Role};
 pub use template::{ChatTemplate, RenderInput};
-pub use tokenizer::{DecodeStream, EncodeOptions, Kind, Tokenizer, TokenizerModel};
+pub use tokenizer::{DecodeStream, EncodeOptions, ExportedTokenizer, Kind, Tokenizer, TokenizerModel};

@@ -14,14 +14,17 @@ use crate::{
 use std::path::Path;
 use tensor::{DType, Shape};
 
-const MAGIC: &[u8; 4] = b"GGUF";
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 /// Alignment of tensor data where the file names none.
-const DEFAULT_ALIGNMENT: u64 = 32;
-const ALIGNMENT_KEY: &str = "general.alignment";
+pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
+pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 /// Least bytes of a metadata entry: an empty key, a type, one byte.
 const LEAST_ENTRY_BYTES: u64 = 8 + 4 + 1;
 /// Least bytes of a directory entry: an empty name, one dimension, type, offset.
 const LEAST_TENSOR_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
+
+pub(crate) use super::gguf_scan::value_type_number;
+pub(crate) use super::gguf_split::{COUNT as COUNT_KEY, NUMBER as NUMBER_KEY, TENSORS as TENSORS_KEY};
 
 /// Types that ggml numbers and we cannot decode, so that the message can name them.
 const UNSUPPORTED_TYPES: &[(u32, &str)] = &[

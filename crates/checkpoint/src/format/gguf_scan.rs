@@ -44,6 +44,11 @@ const VALUE_TYPES: &[(u32, ValueType)] = &[
     (12, ValueType::F64),
 ];
 
+/// The number of a value type in a GGUF file; none: there is no such thing.
+pub(crate) fn value_type_number(value_type: ValueType) -> Option<u32> {
+    VALUE_TYPES.iter().find(|(_, t)| *t == value_type).map(|&(number, _)| number)
+}
+
 /// Bytes of an empty array: element type and length.
 const LEAST_ARRAY_BYTES: u64 = 4 + 8;
 

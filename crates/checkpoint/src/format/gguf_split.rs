@@ -7,9 +7,9 @@ use super::gguf::Part;
 use crate::{Error, OpenOptions, Result, checkpoint::Contents, error::quoted, file::ModelFile, limits};
 use std::path::{Path, PathBuf};
 
-const COUNT: &str = "split.count";
-const NUMBER: &str = "split.no";
-const TENSORS: &str = "split.tensors.count";
+pub(crate) const COUNT: &str = "split.count";
+pub(crate) const NUMBER: &str = "split.no";
+pub(crate) const TENSORS: &str = "split.tensors.count";
 
 /// The whole model that `part` belongs to: itself, or all parts of its split.
 pub(super) fn assemble(part: Part, options: &OpenOptions) -> Result<Contents> {

@@ -4,7 +4,7 @@
 //! the refusal says what the file is.
 
 mod awq;
-mod gguf;
+pub(crate) mod gguf;
 mod gguf_scan;
 mod gguf_split;
 mod gptq;

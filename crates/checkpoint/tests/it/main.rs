@@ -13,4 +13,5 @@ mod quantized;
 mod safetensors;
 mod split;
 mod torch_writer;
+mod write;
 mod writer;

@@ -281,6 +281,7 @@ fn set_toml(
         Kind::Count(..) => value.is_integer(),
         Kind::CountOr(_, _, word) => value.is_integer() || value.as_str() == Some(word),
         Kind::NumberOr(_, word) => value.is_integer() || value.as_str() == Some(word),
+        Kind::BytesOr(..) => value.is_integer() || value.is_str(),
         Kind::Guess(_) => value.is_integer() || matches!(value.as_str(), Some("auto" | "off")),
         Kind::Real(..) => is_number,
         Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) => value.is_str(),
@@ -290,6 +291,7 @@ fn set_toml(
         let expected = match &row.kind {
             Kind::Switch(_) => "true or false",
             Kind::Count(..) | Kind::CountOr(..) | Kind::NumberOr(..) => "an integer",
+            Kind::BytesOr(..) => "an integer, or a string such as \"6GiB\"",
             Kind::Guess(_) => "\"auto\", \"off\" or an integer",
             Kind::Real(..) => "a number",
             Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) => "a string",

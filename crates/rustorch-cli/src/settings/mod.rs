@@ -47,6 +47,10 @@ pub(crate) struct ModelSettings {
     pub(crate) format: &'static str,
     /// Map the file instead of reading it.
     pub(crate) mmap: bool,
+    /// `auto`, `none` or the type that unquantized weights are quantized to while they are loaded.
+    pub(crate) quantize: &'static str,
+    /// Remember models and refuse those that changed.
+    pub(crate) lock: bool,
     /// A built-in chat template's name, or a file; none: the model's own.
     pub(crate) template: Option<String>,
 }
@@ -66,6 +70,8 @@ pub(crate) struct BackendSettings {
     pub(crate) precision: &'static str,
     /// Prompt tokens in one pass.
     pub(crate) prefill_chunk: usize,
+    /// Bytes that the model may take; none: most of what is free.
+    pub(crate) memory_budget: Option<u64>,
 }
 
 /// `[context]`

@@ -56,6 +56,8 @@ pub(crate) enum Kind {
     CountOr(At<Option<usize>>, RangeInclusive<u64>, &'static str),
     /// A 64-bit number or a word.
     NumberOr(At<Option<u64>>, &'static str),
+    /// A size in bytes, with or without a unit, or a word.
+    BytesOr(At<Option<u64>>, &'static str),
     /// How far to guess ahead: `auto`, `off` or a count.
     Guess(At<Speculation>),
     /// A number within bounds; `true`: the lower one is not allowed itself.
@@ -125,6 +127,7 @@ impl Row {
             Kind::Count(_, range) => counts(range),
             Kind::CountOr(_, range, word) => format!("{word}|{}", counts(range)),
             Kind::NumberOr(_, word) => format!("{word}|0..{}", u64::MAX),
+            Kind::BytesOr(_, word) => format!("{word}|8GiB|8GB|512MiB|bytes"),
             Kind::Guess(_) => format!("auto|off|1..{MAX_DRAFT}"),
             Kind::Real(_, range, open) => {
                 format!("{}{}..{}", if *open { "above " } else { "" }, range.start(), range.end())
@@ -175,6 +178,9 @@ impl Row {
             Kind::CountOr(at, range, word) => *at(settings) = if text == *word { None } else { Some(count(range)?) },
             Kind::NumberOr(at, word) => {
                 *at(settings) = if text == *word { None } else { Some(text.trim().parse().map_err(|_| expected())?) };
+            }
+            Kind::BytesOr(at, word) => {
+                *at(settings) = if text == *word { None } else { Some(bytes(text).ok_or_else(expected)?) };
             }
             Kind::Guess(at) => {
                 *at(settings) = match text {
@@ -248,6 +254,7 @@ impl Row {
                 None => quoted(word),
             },
             Kind::NumberOr(at, word) => at(&mut copy).map_or_else(|| quoted(word), |n| n.to_string()),
+            Kind::BytesOr(at, word) => at(&mut copy).map_or_else(|| quoted(word), |n| n.to_string()),
             Kind::Guess(at) => match *at(&mut copy) {
                 Speculation::Auto => quoted("auto"),
                 Speculation::Off => quoted("off"),
@@ -265,10 +272,64 @@ impl Row {
     }
 }
 
+/// Units of sizes: IEC 80000-13 and SI; single letters as people mean them of memory.
+const UNITS: &[(&str, u64)] = &[
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("kib", 1 << 10),
+    ("kb", 1000),
+    ("m", 1 << 20),
+    ("mib", 1 << 20),
+    ("mb", 1_000_000),
+    ("g", 1 << 30),
+    ("gib", 1 << 30),
+    ("gb", 1_000_000_000),
+    ("t", 1 << 40),
+    ("tib", 1 << 40),
+    ("tb", 1_000_000_000_000),
+];
+
+/// A size such as `6GiB`, `1.5 GB` or `1000000`, above 0.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim().to_ascii_lowercase();
+    let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+    let size = match number.parse::<u64>() {
+        Ok(whole) => whole.checked_mul(factor)?,
+        // Beyond 2⁵³ bytes nobody minds a rounded one.
+        Err(_) => (number.parse::<f64>().ok().filter(|n| *n < 1e9)? * factor as f64) as u64,
+    };
+    (size > 0).then_some(size)
+}
+
 fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<u64>) {
+            assert_eq!(bytes(text), expected, "{text:?}");
+        }
+        check("1000000", Some(1_000_000));
+        check("6GiB", Some(6 << 30));
+        check("6 gb", Some(6_000_000_000));
+        check("1.5g", Some(3 << 29));
+        check("512MiB", Some(512 << 20));
+        for bad in ["", "0", "GiB", "-1", "1.2.3GB", "6 XB", "99999999999TiB", "inf", "nan", "1e9"] {
+            check(bad, None);
+        }
     }
 }

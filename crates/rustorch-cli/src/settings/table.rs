@@ -13,6 +13,12 @@ const MAX_TOKENS: u64 = 1 << 24;
 /// The backends that a user may name; what each needs is in `backends`.
 pub(crate) const BACKENDS: &[&str] = &["cpu", "cuda", "metal", "opencl", "hybrid", "hybrid-f32"];
 
+/// What weights may be quantized to while they are loaded.
+pub(crate) const QUANTIZE: &[&str] = &[
+    "auto", "none", "BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q4_0", "IQ4_XS", "Q3_K_L",
+    "Q3_K_M", "Q3_K_S", "Q2_K",
+];
+
 /// Every setting.
 pub(crate) const SETTINGS: &[Row] = &[
     Row {
@@ -66,6 +72,32 @@ pub(crate) const SETTINGS: &[Row] = &[
         daily: false,
         en: "chat template instead of the model's own: a built-in name or a Jinja file",
         ja: "モデル付属の代わりに使うチャットテンプレート(組み込み名または Jinja ファイル)",
+    },
+    Row {
+        section: "model",
+        key: "quantize",
+        flag: "quantize",
+        short: None,
+        value: "TYPE",
+        kind: Kind::Choice(|s| &mut s.model.quantize, QUANTIZE),
+        default: "auto",
+        group: Group::Model,
+        daily: false,
+        en: "type to quantize unquantized weights to while loading; auto: only if they do not fit, to the best that does",
+        ja: "非量子化の重みを読み込み時に量子化する型。auto: 収まらないときだけ、収まる最良の型にする",
+    },
+    Row {
+        section: "model",
+        key: "lock",
+        flag: "model-lock",
+        short: None,
+        value: "",
+        kind: Kind::Switch(|s| &mut s.model.lock),
+        default: "true",
+        group: Group::Model,
+        daily: false,
+        en: "remember models when first used, and refuse those that changed since",
+        ja: "初回使用時のモデルを記録し、その後変わったモデルを拒否する",
     },
     Row {
         section: "backend",
@@ -144,6 +176,19 @@ pub(crate) const SETTINGS: &[Row] = &[
         daily: false,
         en: "prompt tokens computed in one pass",
         ja: "一度に計算するプロンプトのトークン数",
+    },
+    Row {
+        section: "backend",
+        key: "memory_budget",
+        flag: "memory-budget",
+        short: None,
+        value: "SIZE",
+        kind: Kind::BytesOr(|s| &mut s.backend.memory_budget, "auto"),
+        default: "auto",
+        group: Group::Backend,
+        daily: false,
+        en: "memory that weights, KV cache and scratch may take together; auto: most of what is free",
+        ja: "重み・KV キャッシュ・作業領域の合計メモリの上限。auto: 空きメモリの大部分",
     },
     Row {
         section: "context",

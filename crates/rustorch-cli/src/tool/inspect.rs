@@ -3,6 +3,7 @@
 use super::Tool;
 use crate::{
     exit::Result,
+    fitting::{self, Fitting},
     loading, output, paths,
     settings::{
         Layers, Settings,
@@ -12,7 +13,7 @@ use crate::{
     terminal_filter::visible_line,
 };
 use checkpoint::{Array, Checkpoint, Value};
-use model::HyperParams;
+use model::{HyperParams, PlanRow};
 use serde_json::{Map, json};
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -26,6 +27,8 @@ pub(super) const TOOL: Tool = Tool {
         "model.path",
         "model.format",
         "model.mmap",
+        "model.quantize",
+        "backend.memory_budget",
         "context.size",
         "context.kv_type",
         "context.prefix_cache",
@@ -103,26 +106,40 @@ fn model_json(hyper: &HyperParams) -> serde_json::Value {
     })
 }
 
+/// The plan as loading would make it, and the same with the file's own types where it does not fit.
 fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings) -> serde_json::Value {
-    let context = settings.context.size.unwrap_or(hyper.context_length);
-    let available = loading::available_memory();
-    let room = loading::Room { checkpoint, hyper, settings, n_sequences: 1, saves: true, available };
-    match room.plan(context) {
-        Ok((plan, saved_positions)) => {
-            json!({
-                "context": context,
-                "kv_type": kv_type_name(room.kv_type(context)),
-                "weights_bytes": plan.weights_bytes,
-                "kv_bytes": plan.kv_bytes,
-                "saved_prefixes_tokens": saved_positions,
-                "scratch_bytes": plan.scratch_bytes,
-                "total_bytes": plan.total_bytes,
-                "available_bytes": available,
-                "fits": available.map(|available| plan.total_bytes <= loading::usable(available)),
-            })
+    let allowed = fitting::allowed(settings);
+    let fitting = Fitting { checkpoint, settings, hyper, n_sequences: 1, saves: true, allowed };
+    let (plan, context, mixture, saved_positions) = match fitting.fit() {
+        Ok(fit) => (fit.plan, fit.context, fit.mixture, fit.saved_positions),
+        Err(_) => {
+            let context = settings.context.size.unwrap_or(hyper.context_length);
+            match fitting.plan(None, context) {
+                Ok(plan) => (plan, context, None, 0),
+                Err(error) => return json!({"error": error.to_string()}),
+            }
         }
-        Err(error) => json!({"error": error.to_string()}),
-    }
+    };
+    let weights = plan.weights().filter_map(|row| match row {
+        PlanRow::Weights { group, dtype, n_tensors, bytes } => {
+            Some(json!({"group": group.name(), "type": dtype.name(), "n_tensors": n_tensors, "bytes": bytes}))
+        }
+        PlanRow::KvCache { .. } | PlanRow::Scratch { .. } => None,
+    });
+    json!({
+        "context": context,
+        "kv_type": kv_type_name(fitting.kv_type(context)),
+        "quantize": mixture.map(|mixture| mixture.name),
+        "weights": weights.collect::<Vec<_>>(),
+        "weights_bytes": plan.weights_bytes,
+        "kv_bytes": plan.kv_bytes,
+        "saved_prefixes_tokens": saved_positions,
+        "scratch_bytes": plan.scratch_bytes,
+        "total_bytes": plan.total_bytes,
+        "available_bytes": loading::available_memory(),
+        "allowed_bytes": allowed,
+        "fits": allowed.map(|allowed| plan.total_bytes <= allowed),
+    })
 }
 
 fn value_json(value: &Value) -> serde_json::Value {
@@ -168,6 +185,19 @@ fn page(facts: &serde_json::Value) -> String {
         for (name, value) in facts[key].as_object().into_iter().flatten() {
             let text = match value {
                 serde_json::Value::Null => continue,
+                serde_json::Value::Array(rows) if key == "memory" => {
+                    for row in rows {
+                        let _ = writeln!(
+                            out,
+                            "{name}: {} {} × {} = {}",
+                            row["group"].as_str().unwrap_or_default(),
+                            row["n_tensors"],
+                            row["type"].as_str().unwrap_or_default(),
+                            bytes(&row["bytes"])
+                        );
+                    }
+                    continue;
+                }
                 value if name.ends_with("_bytes") => bytes(value),
                 serde_json::Value::String(text) => shorten(text),
                 value => shorten(&value.to_string()),

@@ -4,16 +4,19 @@
 mod bench;
 mod completions;
 pub(crate) mod config;
+mod convert;
 mod docs_json;
 mod help;
 mod inspect;
 mod logits;
 mod man;
+pub(crate) mod models;
 pub(crate) mod one_shot;
 mod paths;
 mod perplexity;
 mod template;
 mod tokenize;
+mod verify;
 
 use crate::{
     exit::Result,
@@ -62,6 +65,9 @@ pub(crate) const TOOLS: &[&Tool] = &[
     &perplexity::TOOL,
     &bench::TOOL,
     &inspect::TOOL,
+    &convert::TOOL,
+    &verify::TOOL,
+    &models::TOOL,
     &config::TOOL,
     &paths::TOOL,
     &completions::TOOL,
@@ -75,6 +81,8 @@ const ENGINE_SETTINGS: &[&str] = &[
     "model.path",
     "model.format",
     "model.mmap",
+    "model.quantize",
+    "model.lock",
     "backend.",
     "context.size",
     "context.kv_type",

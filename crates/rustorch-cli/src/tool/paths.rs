@@ -26,6 +26,7 @@ pub(super) fn files(language: Language) -> Vec<(String, &'static str)> {
         ("~/.rustorch/config.toml", "config file", "設定ファイル"),
         ("~/.rustorch/history/", "conversations", "会話履歴"),
         ("~/.rustorch/logs/cli.log", "log", "ログ"),
+        ("~/.rustorch/models.lock", "models as they were when first used", "初回使用時のモデルの記録"),
     ]
     .into_iter()
     .map(|(path, en, ja)| (path.to_owned(), language.pick(en, ja)))
@@ -45,6 +46,7 @@ fn run(layers: &Layers, _: &Values) -> Result<()> {
         ("lines", folder.map(|dir| dir.join("lines.history")), language().pick("written", "書き込み")),
         ("save-history", kept(&s.history.save), language().pick("written", "書き込み")),
         ("load-history", s.history.load.clone(), language().pick("read", "読み取り")),
+        ("models-lock", kept(&crate::integrity::lock_file()), language().pick("written", "書き込み")),
         ("log", s.log_options().file, language().pick("written", "書き込み")),
     ];
     for (name, path, access) in rows {

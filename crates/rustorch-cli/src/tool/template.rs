@@ -67,7 +67,7 @@ pub(super) const TOOL: Tool = Tool {
             ..ARGUMENT
         },
     ],
-    settings: &["model."],
+    settings: &["model.path", "model.format", "model.mmap", "model.template"],
     run,
     ..Tool::NEW
 };

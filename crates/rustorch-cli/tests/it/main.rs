@@ -4,6 +4,9 @@
 
 mod answers;
 mod arguments;
+mod convert;
+mod integrity;
+mod plan;
 mod repl_script;
 mod repl_support;
 mod repl_terminal;

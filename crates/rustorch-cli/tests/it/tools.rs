@@ -195,3 +195,33 @@ fn inspect_shows_what_is_in_the_file() {
     let Some(vocabulary) = fixture("tokenizers/gguf-vocab/ggml-vocab-qwen2.gguf") else { return };
     home.run(&["inspect", "--model", vocabulary.to_str().unwrap()]).ends_with(0);
 }
+
+#[test]
+fn models_of_other_programs_are_listed_and_used_by_name() {
+    let home = Home::new();
+    let folder = home.path().join(".lmstudio/models/someone/small-GGUF");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(llama(), folder.join("small-F16.gguf")).unwrap();
+    home.file(".lmstudio/models/someone/broken/broken.gguf", "GGUF and nothing of the kind behind it");
+    let rows = home.run(&["models", "--json"]).ends_with(0).json();
+    let of = |name: &str| rows.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone();
+    let small = of("someone/small-GGUF/small-F16");
+    assert_eq!((&small["store"], &small["family"], &small["fits"]), (&"LM Studio".into(), &"llama".into(), &true.into()));
+    assert!(of("someone/broken/broken")["problem"].is_string());
+    let text = home.run(&["models"]).ends_with(0);
+    assert!(text.text().contains("small-F16") && text.text().contains("F16"), "{}", text.text());
+    for name in ["someone/small-GGUF/small-F16", "small-f16"] {
+        let facts = home.run(&["inspect", "--model", name, "--json"]).ends_with(0).json();
+        assert_eq!(facts["model"]["architecture"], "llama", "{name}");
+    }
+    std::fs::copy(llama(), folder.join("other.gguf")).unwrap();
+    let other = home.path().join(".rustorch/models");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::copy(llama(), other.join("other.gguf")).unwrap();
+    assert!(home.run(&["inspect", "--model", "nonesuch"]).ends_with(3).err.contains("nonesuch"));
+    home.run(&["inspect", "--model", "other", "--json"]).ends_with(0);
+    std::fs::rename(folder.join("other.gguf"), home.path().join(".lmstudio/models/someone/other.gguf")).unwrap();
+    std::fs::rename(other.join("other.gguf"), home.path().join(".lmstudio/models/other.gguf")).unwrap();
+    let several = home.run(&["inspect", "--model", "OTHER", "--json"]);
+    assert!(several.code == Some(0) || several.err.contains("someone/other"), "{}", several.err);
+}

@@ -88,6 +88,14 @@ impl ChatTemplate {
         source::find(checkpoint)?.map(|source| ChatTemplate::from_source(&source)).transpose()
     }
 
+    /// The source of the template that the checkpoint carries, as it is there: it need not be one that works.
+    ///
+    /// # Errors
+    /// A template that is not text.
+    pub fn source_in(checkpoint: &checkpoint::Checkpoint) -> Result<Option<String>> {
+        Ok(source::find(checkpoint)?.map(std::borrow::Cow::into_owned))
+    }
+
     /// The template's source.
     pub fn source(&self) -> &str {
         &self.source

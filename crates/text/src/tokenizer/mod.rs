@@ -12,6 +12,7 @@ mod added;
 mod bpe;
 mod byte_text;
 mod decode;
+mod export;
 mod hugging_face;
 mod library;
 mod merge;
@@ -35,6 +36,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 pub use decode::DecodeStream;
+pub use export::ExportedTokenizer;
 pub use vocabulary::{Kind, TokenizerModel};
 
 use bpe::Bpe;

@@ -143,7 +143,37 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
     row(&["viking"], &[NO_PUNCTUATION, DIGIT]),
 ];
 
+/// What follows a pattern with spaces in the files of the models.
+const WRITTEN_SPACES: &str = r"|\s+(?!\S)|\s+";
+
+/// The pattern of byte-level pre-tokenizers that name none.
+pub(super) fn byte_level_pattern() -> String {
+    GPT2.written()
+}
+
+impl Rule {
+    /// As the files of the models spell it.
+    fn written(&self) -> String {
+        [self.pattern, if self.spaces { WRITTEN_SPACES } else { "" }].concat()
+    }
+}
+
 impl PreTokenizer {
+    /// The whole table.
+    pub(super) fn all() -> &'static [PreTokenizer] {
+        PRE_TOKENIZERS
+    }
+
+    /// The name it goes by first.
+    pub(super) fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
+
+    /// Its expressions as the files of the models spell them.
+    pub(super) fn patterns(&self) -> Vec<String> {
+        self.rules.iter().map(Rule::written).collect()
+    }
+
     /// The row called `name`.
     pub(crate) fn find(name: &str) -> Result<&'static PreTokenizer> {
         PRE_TOKENIZERS.iter().find(|row| row.names.contains(&name)).ok_or_else(|| {

@@ -61,6 +61,18 @@ impl Kind {
             _ => Kind::Normal,
         }
     }
+
+    /// The inverse.
+    pub(super) fn number(self) -> i32 {
+        match self {
+            Kind::Normal => 1,
+            Kind::Unknown => 2,
+            Kind::Control => 3,
+            Kind::UserDefined => 4,
+            Kind::Unused => 5,
+            Kind::Byte => 6,
+        }
+    }
 }
 
 /// A vocabulary and the settings of its tokenizer.

@@ -1,0 +1,256 @@
+//! The numbers of a model as metadata in the house's convention, and the proof that reading them back gives the model.
+//!
+//! Keys are those of the GGUF specification. A number is left out where its absence means it; what the specification has
+//! no key for, this program's own reader has one.
+
+use crate::architecture::{WindowPattern, WindowedRope};
+use crate::rope::RopeScaling;
+use crate::{Error, HyperParams, LayerParams, Result};
+use checkpoint::Value;
+use compute::NormKind;
+
+type Fields = Vec<(String, Value)>;
+
+/// The keys of one model.
+struct Numbers<'h> {
+    hyper: &'h HyperParams,
+    fields: Fields,
+}
+
+/// The metadata that say what model `hyper` is. Error: a number that is too large, or has no key.
+pub(super) fn numbers(hyper: &HyperParams) -> Result<Fields> {
+    let mut numbers = Numbers { hyper, fields: Vec::new() };
+    numbers.fields.push(("general.architecture".to_owned(), Value::text(hyper.architecture.name)));
+    numbers.fields.push(("general.type".to_owned(), Value::text("model")));
+    numbers.sizes()?;
+    numbers.scales();
+    numbers.rope()?;
+    numbers.windows()?;
+    numbers.experts()?;
+    Ok(numbers.fields)
+}
+
+impl Numbers<'_> {
+    fn put(&mut self, key: &str, value: Value) {
+        self.fields.push((format!("{}.{key}", self.hyper.architecture.name), value));
+    }
+
+    fn count(&mut self, key: &str, n: usize) -> Result<()> {
+        let n = u32::try_from(n).map_err(|_| Error::Overflow { what: key.to_owned() })?;
+        self.put(key, Value::U32(n));
+        Ok(())
+    }
+
+    fn float(&mut self, key: &str, x: f32) {
+        self.put(key, Value::F32(x));
+    }
+
+    /// One number where all layers have the same, else a list.
+    fn per_layer(&mut self, key: &str, of: impl Fn(&LayerParams) -> usize) -> Result<()> {
+        let counts: Option<Vec<u32>> = self.hyper.layers.iter().map(|layer| u32::try_from(of(layer)).ok()).collect();
+        let counts = counts.ok_or_else(|| Error::Overflow { what: key.to_owned() })?;
+        match counts.first() {
+            Some(&first) if counts.iter().all(|&n| n == first) => self.put(key, Value::U32(first)),
+            _ => self.put(key, Value::counts(&counts)),
+        }
+        Ok(())
+    }
+
+    fn sizes(&mut self) -> Result<()> {
+        let hyper = self.hyper;
+        self.count("block_count", hyper.n_layers)?;
+        self.count("context_length", hyper.context_length)?;
+        self.count("embedding_length", hyper.width)?;
+        self.count("vocab_size", hyper.n_vocab)?;
+        self.per_layer("feed_forward_length", |layer| layer.n_ff)?;
+        self.per_layer("attention.head_count", |layer| layer.n_heads)?;
+        self.per_layer("attention.head_count_kv", |layer| layer.n_kv_heads)?;
+        let first = |of: fn(&LayerParams) -> usize| hyper.layers.first().map_or(0, of);
+        self.count("attention.key_length", first(|layer| layer.head_dim))?;
+        self.count("attention.value_length", first(|layer| layer.v_head_dim))?;
+        let a = hyper.architecture;
+        match a.norm {
+            NormKind::Rms => self.float("attention.layer_norm_rms_epsilon", hyper.norm_eps),
+            NormKind::Layer => self.float("attention.layer_norm_epsilon", hyper.norm_eps),
+        }
+        // Some readers of files of these families ask for it whatever it is.
+        if a.norm == NormKind::Layer || hyper.parallel != a.parallel {
+            self.put("use_parallel_residual", Value::Bool(hyper.parallel));
+        }
+        for (key, number) in [("attention.clamp_kqv", hyper.clamp), ("attention.max_alibi_bias", hyper.alibi)] {
+            number.into_iter().for_each(|number| self.float(key, number));
+        }
+        Ok(())
+    }
+
+    /// Factors and caps, where they are not what a reader assumes.
+    fn scales(&mut self) {
+        let (hyper, a) = (self.hyper, self.hyper.architecture);
+        let embedding = if a.root_width_embedding { (hyper.width as f32).sqrt() } else { 1.0 };
+        let first = hyper.layers.first();
+        let scaled = if a.width_scaled_queries_at == Some(hyper.n_layers) {
+            hyper.width as f32 / first.map_or(1, |layer| layer.n_heads) as f32
+        } else {
+            first.map_or(1, |layer| layer.head_dim) as f32
+        };
+        let logits = if a.logit_scale_divides { exact_reciprocal(hyper.logit_scale) } else { hyper.logit_scale };
+        for (key, value, assumed) in [
+            ("embedding_scale", hyper.embedding_scale, embedding),
+            ("attention.scale", hyper.attention_scale, 1.0 / scaled.sqrt()),
+            ("residual_scale", hyper.residual_scale, 1.0),
+            ("logit_scale", logits, 1.0),
+        ] {
+            if value != assumed {
+                self.float(key, value);
+            }
+        }
+        for (key, cap, assumed) in [
+            ("attn_logit_softcapping", hyper.attention_softcap, a.default_attention_softcap),
+            ("final_logit_softcapping", hyper.logit_softcap, a.default_logit_softcap),
+        ] {
+            if cap.is_some() || assumed.is_some() {
+                self.float(key, cap.unwrap_or(0.0));
+            }
+        }
+    }
+
+    fn rope(&mut self) -> Result<()> {
+        if !self.hyper.architecture.has_rope {
+            return Ok(());
+        }
+        let rope = &self.hyper.rope;
+        self.count("rope.dimension_count", rope.n_dims)?;
+        self.float("rope.freq_base", rope.base as f32);
+        if let Some(base) = rope.local_base {
+            self.float("rope.freq_base_swa", base as f32);
+        }
+        let original = rope.original_context;
+        match rope.scaling {
+            // Bands become a tensor of divisors.
+            RopeScaling::None | RopeScaling::Bands { .. } => {}
+            RopeScaling::Linear { factor } => {
+                self.put("rope.scaling.type", Value::text("linear"));
+                self.float("rope.scaling.factor", factor as f32);
+            }
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate } => {
+                self.put("rope.scaling.type", Value::text("yarn"));
+                self.float("rope.scaling.factor", factor as f32);
+                self.count("rope.scaling.original_context_length", original)?;
+                self.float("rope.scaling.yarn_beta_fast", beta_fast as f32);
+                self.float("rope.scaling.yarn_beta_slow", beta_slow as f32);
+                if !truncate {
+                    self.put("rope.scaling.truncate", Value::Bool(false));
+                }
+            }
+            // Its divisors become tensors, which tell the kind.
+            RopeScaling::LongRope => self.count("rope.scaling.original_context_length", original)?,
+            RopeScaling::Dynamic { .. } => {
+                let what = "RoPE scaling \"dynamic\" in a file of this format".to_owned();
+                return Err(Error::Unsupported { what });
+            }
+        }
+        if rope.attention_factor != 1.0 {
+            self.float("rope.scaling.attn_factor", rope.attention_factor as f32);
+        }
+        let a = self.hyper.architecture;
+        let has_windows = self.hyper.layers.iter().any(|layer| layer.window.is_some());
+        let only_windowed = has_windows && a.windowed_rope == WindowedRope::Only;
+        let assumed = |i: usize, layer: &LayerParams| match only_windowed {
+            true => layer.window.is_some(),
+            false => a.no_rope_every.is_none_or(|every| (i + 1) % every != 0),
+        };
+        if self.hyper.layers.iter().enumerate().any(|(i, layer)| layer.rotates != assumed(i, layer)) {
+            let flags: Vec<bool> = self.hyper.layers.iter().map(|layer| layer.rotates).collect();
+            self.put("rope.layers", Value::flags(&flags));
+        }
+        Ok(())
+    }
+
+    fn windows(&mut self) -> Result<()> {
+        let (layers, a) = (&self.hyper.layers, self.hyper.architecture);
+        let key = "attention.sliding_window";
+        let mut sizes: Vec<usize> = layers.iter().filter_map(|layer| layer.window).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        match sizes.as_slice() {
+            [] if a.default_window.is_some() => self.count(key, 0)?,
+            [] => return Ok(()),
+            [size] => self.count(key, *size)?,
+            _ => return Err(Error::Unsupported { what: "windows of several sizes in a file of this format".to_owned() }),
+        }
+        let assumed = |layer: usize| match a.window_pattern {
+            WindowPattern::Every => true,
+            WindowPattern::AllButLastOf(period) => (layer + 1) % period != 0,
+        };
+        if !sizes.is_empty() && layers.iter().enumerate().any(|(i, layer)| layer.window.is_some() != assumed(i)) {
+            let flags: Vec<bool> = layers.iter().map(|layer| layer.window.is_some()).collect();
+            self.put("attention.sliding_window_pattern", Value::flags(&flags));
+        }
+        Ok(())
+    }
+
+    fn experts(&mut self) -> Result<()> {
+        let Some(experts) = &self.hyper.experts else { return Ok(()) };
+        let rule = experts.rule;
+        self.count("expert_count", experts.n_experts)?;
+        self.count("expert_used_count", rule.n_used)?;
+        self.count("expert_feed_forward_length", experts.n_ff)?;
+        if let Some(n_ff) = experts.shared_n_ff {
+            self.count("expert_shared_feed_forward_length", n_ff)?;
+            self.count("expert_shared_count", n_ff.checked_div(experts.n_ff).unwrap_or(1).max(1))?;
+        }
+        if rule.normalize != self.hyper.architecture.normalizes_experts {
+            self.put("expert_weights_norm", Value::Bool(rule.normalize));
+        }
+        if let Some(groups) = rule.groups {
+            self.count("expert_group_count", groups.n_groups)?;
+            self.count("expert_group_used_count", groups.n_used)?;
+        }
+        if rule.scale != 1.0 {
+            self.float("expert_weights_scale", rule.scale);
+        }
+        let gating = match (rule.sigmoid, rule.softmax_after_choice) {
+            (true, _) => Some(2),
+            (false, true) => Some(3),
+            (false, false) => None,
+        };
+        gating.map_or(Ok(()), |number| self.count("expert_gating_func", number))
+    }
+}
+
+/// A number whose reciprocal is exactly `x`, where there is one near `1 / x`.
+fn exact_reciprocal(x: f32) -> f32 {
+    let near = 1.0 / x;
+    [near, near.next_up(), near.next_down()].into_iter().find(|y| 1.0 / y == x).unwrap_or(near)
+}
+
+/// Whether `written` is the model `source`, whose file followed another convention.
+pub(super) fn check(source: &HyperParams, written: &HyperParams) -> Result<()> {
+    let mut expected = source.clone();
+    // The order of rows, and what became tensors.
+    expected.rope.pairing = written.rope.pairing;
+    expected.tied_embeddings = written.tied_embeddings;
+    expected.rope.divisors = None;
+    if matches!(source.rope.scaling, RopeScaling::Bands { .. } | RopeScaling::LongRope) {
+        expected.rope.scaling = RopeScaling::None;
+    }
+    if !matches!(source.rope.scaling, RopeScaling::Yarn { .. } | RopeScaling::LongRope) {
+        expected.rope.original_context = written.rope.original_context;
+    }
+    // Files hold singles.
+    let single = |x: f64| f64::from(x as f32);
+    expected.rope.attention_factor = single(expected.rope.attention_factor);
+    expected.rope.base = single(expected.rope.base);
+    if expected == *written {
+        return Ok(());
+    }
+    let what = format!("a model of this kind in a file of this format ({})", difference(&expected, written));
+    Err(Error::Unsupported { what })
+}
+
+/// The first field in which two models differ, for a message.
+fn difference(one: &HyperParams, other: &HyperParams) -> String {
+    let (one, other) = (format!("{one:#?}"), format!("{other:#?}"));
+    let lines = one.lines().zip(other.lines()).find(|(a, b)| a != b);
+    lines.map_or_else(String::new, |(a, b)| format!("it would say `{}` for `{}`", b.trim(), a.trim()))
+}

@@ -1,0 +1,408 @@
+//! Which tensors a written model has, and how each is made: renamed, its pieces joined, rows of heads put in the order in
+//! which they pair, norms completed, factors of RoPE computed.
+
+use super::rows::{Heads, Rows, source_row};
+use crate::convention::{Convention, Names};
+use crate::hugging_face;
+use crate::load::transposed;
+use crate::rope::RopeScaling;
+use crate::{Architecture, Error, ExpertOrder, HyperParams, Result};
+use checkpoint::{Checkpoint, TensorInfo};
+use compute::RopePairing;
+use std::collections::HashSet;
+use std::ops::Range;
+use tensor::{DType, HostTensor, Place, Shape, Site};
+
+/// A tensor of the new file.
+#[derive(Clone, Debug)]
+pub struct ExportTensor {
+    /// Its name there.
+    pub name: String,
+    /// Its shape there.
+    pub shape: Shape,
+    /// Its type in the source.
+    pub dtype: DType,
+    /// Bytes it takes there.
+    pub source_bytes: u64,
+    /// Where it is in the model; none: it is kept exact, as a vector or a small table.
+    pub site: Option<Site>,
+    source: Source,
+}
+
+/// What a tensor is made of.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Tensors of the source one after another, rows of heads in another order.
+    Tensors(Vec<String>, Vec<Heads>),
+    /// Rows of one tensor, one run after another.
+    Runs(String, Vec<Range<usize>>),
+    /// A matrix `[n_in, n_out]` that becomes `[n_out, n_in]`.
+    Transposed(String, [usize; 2]),
+    /// A vector of the source with `offset` added and its elements in another order.
+    Vector { name: String, offset: f32, heads: Vec<Heads>, runs: Vec<Range<usize>> },
+    /// Numbers.
+    Made(Vec<f32>),
+}
+
+impl ExportTensor {
+    /// Opens it for reading.
+    ///
+    /// Error: the source cannot be read.
+    pub fn open(&self, checkpoint: &Checkpoint) -> Result<Rows> {
+        let made = |values: &[f32]| -> Result<Rows> {
+            let tensor = HostTensor::from_f32(&self.name, self.shape, values).map_err(|e| self.failed(e))?;
+            Ok(Rows::new(vec![tensor], Vec::new()))
+        };
+        match &self.source {
+            Source::Tensors(names, heads) => {
+                let pieces = names.iter().map(|name| checkpoint.load(name)).collect::<checkpoint::Result<Vec<_>>>()?;
+                Ok(Rows::new(pieces, heads.clone()))
+            }
+            Source::Runs(name, runs) => Ok(Rows::of_runs(checkpoint.load(name)?, runs.clone())),
+            Source::Transposed(name, [n_in, n_out]) => {
+                let stored = checkpoint.load(name)?;
+                let turned = transposed(&stored, *n_in, *n_out).map_err(|e| self.failed(e))?;
+                checkpoint.release(&stored);
+                Ok(Rows::new(vec![turned], Vec::new()))
+            }
+            Source::Vector { name, offset, heads, runs } => {
+                let values = checkpoint.load(name)?.to_f32().map_err(|e| self.failed(e))?;
+                let at = |i: usize| values.get(source_row(heads, i)).copied().unwrap_or_default() + offset;
+                let order: Vec<usize> = match runs.as_slice() {
+                    [] => (0..values.len()).collect(),
+                    runs => runs.iter().cloned().flatten().collect(),
+                };
+                made(&order.into_iter().map(at).collect::<Vec<f32>>())
+            }
+            Source::Made(values) => made(values),
+        }
+    }
+
+    fn failed(&self, source: tensor::Error) -> Error {
+        Error::Tensor { name: self.name.clone(), source }
+    }
+
+    fn made(name: &str, values: Vec<f32>) -> Option<ExportTensor> {
+        let shape = Shape::new(&[values.len()])?;
+        Some(ExportTensor {
+            name: name.to_owned(),
+            shape,
+            dtype: DType::F32,
+            source_bytes: 0,
+            site: None,
+            source: Source::Made(values),
+        })
+    }
+}
+
+/// Parts of a layer that are quantized, and what they are. Other matrices count as [`Place::Other`].
+const PLACES: &[(&str, Place)] = &[
+    ("token_embd", Place::Embedding),
+    ("output", Place::Output),
+    ("attn_k", Place::Keys),
+    ("attn_v", Place::Values),
+    ("attn_qkv", Place::Attention),
+    ("attn_output", Place::AttentionOutput),
+    ("ffn_down", Place::Down),
+    ("ffn_down_exps", Place::Down),
+];
+
+/// Matrices that decide rather than compute, or are too small to matter: they stay exact.
+const EXACT: &[&str] = &["ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "ssm_conv1d", "shortconv.conv"];
+
+/// Parts that are vectors, whatever their shape in the source.
+const VECTORS: &[&str] = &["ffn_gate_inp_shexp", "exp_probs_b", "attn_sinks"];
+
+/// Where the tensor called `name` is in the model; none: it is no matrix that may be quantized.
+pub(crate) fn site(name: &str, shape: &Shape, hyper: &HyperParams, is_tied: bool) -> Option<Site> {
+    let base = name.strip_suffix(".weight")?;
+    let below = base.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    let (layer, part) = below.map_or((0, base), |(layer, part)| (layer.parse().unwrap_or(0), part));
+    if shape.dims().len() < 2 || part.ends_with("norm") || part.starts_with("rope_f") || EXACT.contains(&part) {
+        return None;
+    }
+    let place = PLACES.iter().find(|(known, _)| *known == part).map_or(Place::Other, |&(_, place)| place);
+    let place = if place == Place::Embedding && is_tied { Place::Output } else { place };
+    let layers = hyper.layers.get(layer).or(hyper.layers.first());
+    let n_shared = layers.map_or(1, |l| l.n_heads.checked_div(l.n_kv_heads).unwrap_or(1));
+    let n_experts = hyper.experts.as_ref().map_or(0, |experts| experts.n_experts);
+    Some(Site { place, layer, n_layers: hyper.n_layers, n_shared, n_experts })
+}
+
+/// The tensors, and the names of those that are left out.
+pub(super) fn all(
+    checkpoint: &Checkpoint,
+    convention: Convention,
+    architecture: &'static Architecture,
+    hyper: &HyperParams,
+) -> Result<(Vec<ExportTensor>, Vec<String>)> {
+    match convention {
+        Convention::House => Ok((as_they_are(checkpoint, hyper), Vec::new())),
+        _ => renamed(checkpoint, convention, architecture, hyper),
+    }
+}
+
+/// The tensors of a file that is in the house's convention already.
+pub(super) fn as_they_are(checkpoint: &Checkpoint, hyper: &HyperParams) -> Vec<ExportTensor> {
+    let is_tied = checkpoint.tensor("output.weight").is_none();
+    let tensor = |info: &TensorInfo| ExportTensor {
+        name: info.name.clone(),
+        shape: info.shape,
+        dtype: info.dtype,
+        source_bytes: info.bytes,
+        site: site(&info.name, &info.shape, hyper, is_tied),
+        source: Source::Tensors(vec![info.name.clone()], Vec::new()),
+    };
+    checkpoint.tensors().iter().map(tensor).collect()
+}
+
+/// The tensors of a file in another convention.
+fn renamed(
+    checkpoint: &Checkpoint,
+    convention: Convention,
+    architecture: &'static Architecture,
+    hyper: &HyperParams,
+) -> Result<(Vec<ExportTensor>, Vec<String>)> {
+    let names = Names::new(checkpoint, convention, architecture);
+    let is_tied = hyper.tied_embeddings.unwrap_or(names.find("output.weight").is_none());
+    let mut maker = Maker { checkpoint, names, hyper, is_tied, used: HashSet::new(), tensors: Vec::new() };
+    for base in ["token_embd", "position_embd"] {
+        maker.add(base, None)?;
+    }
+    maker.tensors.extend(factors(hyper));
+    for layer in 0..hyper.n_layers {
+        let absent = |part: &str| {
+            let (before, after) = (["attn_norm", "ffn_norm"], ["post_attention_norm", "post_ffw_norm"]);
+            before.contains(&part) && !hyper.has_pre_norms() || after.contains(&part) && !hyper.has_post_norms()
+        };
+        for part in hugging_face::layer_parts(architecture).into_iter().filter(|part| !absent(part)) {
+            maker.add(&format!("blk.{layer}.{part}"), Some(layer))?;
+        }
+    }
+    maker.add("output_norm", None)?;
+    if is_tied {
+        // A copy of the embedding, where there is one.
+        let copy = maker.names.spelled("output.weight");
+        maker.used.insert(copy);
+    } else {
+        maker.add("output", None)?;
+    }
+    maker.finish(architecture)
+}
+
+struct Maker<'a> {
+    checkpoint: &'a Checkpoint,
+    names: Names<'a>,
+    hyper: &'a HyperParams,
+    is_tied: bool,
+    used: HashSet<String>,
+    tensors: Vec<ExportTensor>,
+}
+
+impl Maker<'_> {
+    /// Adds the weight and bias called `base`, where the source has them.
+    fn add(&mut self, base: &str, layer: Option<usize>) -> Result<()> {
+        for kind in ["weight", "bias"] {
+            let name = format!("{base}.{kind}");
+            let Some(info) = self.names.find(&name).cloned() else { continue };
+            let params = layer.and_then(|layer| self.hyper.layers.get(layer));
+            let part = base.rsplit('.').next().unwrap_or(base);
+            let n_pieces = match (part, params) {
+                ("attn_q_norm", Some(params)) => params.n_heads,
+                ("attn_k_norm", Some(params)) => params.n_kv_heads,
+                _ => self.hyper.experts.as_ref().map_or(0, |experts| experts.n_experts),
+            };
+            if let Some(pieces) = self.names.pieces(&name, n_pieces) {
+                let tensor = self.stack(&name, &info, pieces)?;
+                self.tensors.push(tensor);
+            } else if part.ends_with("_exps") && self.names.expert_order() != ExpertOrder::Halves {
+                let what = format!("experts that lie as in {} in a file of this format", info.name);
+                return Err(Error::Unsupported { what });
+            } else if part == "ffn_up_exps" && self.names.find(&format!("blk.{}.ffn_gate_exps.{kind}", layer.unwrap_or(0))).is_none() {
+                self.divided_experts(&info, layer.unwrap_or(0), kind)?;
+            } else {
+                let tensor = self.single(&name, &info, layer)?;
+                self.tensors.push(tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gate and up of all experts, which the source has in one tensor: the rows of the gate of each, then those of up.
+    fn divided_experts(&mut self, info: &TensorInfo, layer: usize, kind: &str) -> Result<()> {
+        let unexpected = || Error::TensorShape {
+            name: info.name.clone(),
+            found: info.shape.to_string(),
+            expected: "twice as many rows as an expert has".to_owned(),
+        };
+        let &[n, both, width] = info.shape.dims() else { return Err(unexpected()) };
+        if both % 2 != 0 {
+            return Err(unexpected());
+        }
+        self.used.insert(info.name.clone());
+        let n_ff = both / 2;
+        for (which, part) in ["ffn_gate_exps", "ffn_up_exps"].into_iter().enumerate() {
+            let first = |expert: usize| expert * both + which * n_ff;
+            let runs = (0..n).map(|expert| first(expert)..first(expert) + n_ff).collect();
+            let name = format!("blk.{layer}.{part}.{kind}");
+            let shape = Shape::new(&[n, n_ff, width]).ok_or_else(unexpected)?;
+            self.tensors.push(ExportTensor {
+                site: site(&name, &shape, self.hyper, self.is_tied),
+                name: self.names.house_spelling(&name),
+                shape,
+                dtype: info.dtype,
+                source_bytes: info.bytes / 2,
+                source: Source::Runs(info.name.clone(), runs),
+            });
+        }
+        Ok(())
+    }
+
+    fn single(&mut self, name: &str, info: &TensorInfo, layer: Option<usize>) -> Result<ExportTensor> {
+        self.used.insert(info.name.clone());
+        let part = name.rsplit_once('.').map_or(name, |(base, _)| base.rsplit('.').next().unwrap_or(base));
+        let turned = match info.shape.dims() {
+            &[n_in, n_out] if self.names.is_transposed(name) => Some([n_in, n_out]),
+            _ => None,
+        };
+        let shape = match (turned, info.shape.dims()) {
+            (Some([n_in, n_out]), _) => Shape::new(&[n_out, n_in]),
+            // Vectors that some files store as a matrix of one row.
+            (None, &[1, len]) if VECTORS.contains(&part) => Shape::new(&[len]),
+            _ => Some(info.shape),
+        };
+        let shape = shape.ok_or_else(|| Error::Overflow { what: name.to_owned() })?;
+        self.check_shape(name, info, &shape, layer)?;
+        let heads = layer.map_or_else(Vec::new, |layer| self.heads(part, layer, &shape));
+        let offset = if part.ends_with("norm") && name.ends_with(".weight") { self.names.norm_offset() } else { 0.0 };
+        let is_vector = shape.dims().len() == 1;
+        let runs = layer.filter(|_| part == "attn_qkv").map_or_else(Vec::new, |layer| self.runs_by_head(layer));
+        let source = if let Some(dims) = turned {
+            Source::Transposed(info.name.clone(), dims)
+        } else if is_vector && (offset != 0.0 || !heads.is_empty() || !runs.is_empty()) {
+            Source::Vector { name: info.name.clone(), offset, heads, runs }
+        } else if !runs.is_empty() {
+            Source::Runs(info.name.clone(), runs)
+        } else {
+            Source::Tensors(vec![info.name.clone()], heads)
+        };
+        Ok(ExportTensor {
+            name: self.names.house_spelling(name),
+            shape,
+            dtype: if matches!(source, Source::Vector { .. }) { DType::F32 } else { info.dtype },
+            source_bytes: info.bytes,
+            site: site(name, &shape, self.hyper, self.is_tied),
+            source,
+        })
+    }
+
+    /// Where queries, keys and values lie that the source has by head: all of each in turn. Empty: it has them in order.
+    fn runs_by_head(&self, layer: usize) -> Vec<Range<usize>> {
+        let Some(params) = self.hyper.layers.get(layer).filter(|_| self.names.are_fused_by_head()) else {
+            return Vec::new();
+        };
+        let group = params.n_heads / params.n_kv_heads.max(1) * params.head_dim;
+        let step = group + params.head_dim + params.v_head_dim;
+        let by_head = |from: usize, len: usize| {
+            (0..params.n_kv_heads).map(move |head| head * step + from..head * step + from + len)
+        };
+        let (q, k) = (by_head(0, group), by_head(group, params.head_dim));
+        q.chain(k).chain(by_head(group + params.head_dim, params.v_head_dim)).collect()
+    }
+
+    /// Error: a matrix of a layer whose shape is not what the numbers say, in the order that the house has them.
+    fn check_shape(&self, name: &str, info: &TensorInfo, shape: &Shape, layer: Option<usize>) -> Result<()> {
+        let Some(params) = layer.and_then(|layer| self.hyper.layers.get(layer)) else { return Ok(()) };
+        let Some((base, "weight")) = name.rsplit_once('.') else { return Ok(()) };
+        let (width, ff) = (self.hyper.width, params.n_ff);
+        let shapes: &[[usize; 2]] = match base.rsplit('.').next().unwrap_or_default() {
+            "attn_q" => &[[params.q_dim(), width]],
+            "attn_k" => &[[params.k_dim(), width]],
+            "attn_v" => &[[params.v_dim(), width]],
+            "attn_qkv" => &[[params.q_dim() + params.k_dim() + params.v_dim(), width]],
+            "attn_output" => &[[width, params.attention_dim()]],
+            "ffn_gate" => &[[ff, width]],
+            "ffn_up" => &[[ff, width], [ff.saturating_mul(2), width]],
+            "ffn_down" => &[[width, ff]],
+            _ => return Ok(()),
+        };
+        if shapes.iter().any(|expected| shape.dims() == expected) {
+            return Ok(());
+        }
+        let expected = shapes.first().map(|shape| format!("{shape:?}")).unwrap_or_default();
+        Err(Error::TensorShape { name: info.name.clone(), found: info.shape.to_string(), expected })
+    }
+
+    /// One tensor of those of all experts.
+    fn stack(&mut self, name: &str, first: &TensorInfo, pieces: Vec<String>) -> Result<ExportTensor> {
+        let mut source_bytes = 0u64;
+        for piece in &pieces {
+            let missing = || Error::MissingTensor { name: piece.clone(), hint: "" };
+            let info = self.checkpoint.tensor(piece).ok_or_else(missing)?;
+            if info.shape != first.shape || info.dtype != first.dtype {
+                let found = format!("{} {}", info.dtype, info.shape);
+                let expected = format!("{} {}, as its siblings have", first.dtype, first.shape);
+                return Err(Error::TensorShape { name: piece.clone(), found, expected });
+            }
+            source_bytes = source_bytes.saturating_add(info.bytes);
+            self.used.insert(piece.clone());
+        }
+        let dims = [&[pieces.len()], first.shape.dims()].concat();
+        let shape = Shape::new(&dims).ok_or_else(|| Error::Overflow { what: name.to_owned() })?;
+        Ok(ExportTensor {
+            name: self.names.house_spelling(name),
+            shape,
+            dtype: first.dtype,
+            source_bytes,
+            site: site(name, &shape, self.hyper, self.is_tied),
+            source: Source::Tensors(pieces, Vec::new()),
+        })
+    }
+
+    /// The rows of a layer's part (elements of a vector) whose pairs are neighbours in the house's order.
+    fn heads(&self, part: &str, layer: usize, shape: &Shape) -> Vec<Heads> {
+        let Some(params) = self.hyper.layers.get(layer) else { return Vec::new() };
+        let pairings = (self.hyper.rope.pairing, self.hyper.architecture.pairing);
+        if pairings != (RopePairing::Halves, RopePairing::Interleaved) {
+            return Vec::new();
+        }
+        let n = shape.dims().first().copied().unwrap_or(0);
+        let heads = |rows| Heads { rows, head_dim: params.head_dim, n_dims: self.hyper.rope.n_dims };
+        match part {
+            "attn_q" | "attn_k" | "attn_q_norm" | "attn_k_norm" => vec![heads(0..n)],
+            "attn_qkv" => vec![heads(0..(params.q_dim() + params.k_dim()).min(n))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Everything made. Error: tensors that must mean something and have no place.
+    fn finish(self, architecture: &'static Architecture) -> Result<(Vec<ExportTensor>, Vec<String>)> {
+        let names = self.checkpoint.tensors().iter().map(|t| t.name.as_str()).filter(|n| !self.used.contains(*n));
+        let (left_out, unplaced): (Vec<&str>, Vec<&str>) = names.partition(|name| {
+            self.names.is_harmless(name) || self.names.layer_of(name).is_some_and(|layer| layer >= self.hyper.n_layers)
+        });
+        match unplaced.first() {
+            Some(first) => Err(Error::UnplacedTensors {
+                architecture: architecture.name,
+                n: unplaced.len(),
+                first: first.chars().take(64).flat_map(char::escape_debug).collect(),
+            }),
+            None => Ok((self.tensors, left_out.into_iter().map(str::to_owned).collect())),
+        }
+    }
+}
+
+/// What divides the frequencies of RoPE, where the house's files have tensors for it and not numbers.
+fn factors(hyper: &HyperParams) -> Vec<ExportTensor> {
+    let rope = &hyper.rope;
+    if let Some([short, long]) = &rope.divisors {
+        let made = [("rope_factors_long.weight", long), ("rope_factors_short.weight", short)];
+        return made.into_iter().filter_map(|(name, values)| ExportTensor::made(name, values.clone())).collect();
+    }
+    let RopeScaling::Bands { .. } = rope.scaling else { return Vec::new() };
+    let scaled = rope.frequencies(None, hyper.context_length);
+    let unscaled = crate::RopeParams { scaling: RopeScaling::None, ..rope.clone() };
+    let unscaled = unscaled.frequencies(None, hyper.context_length);
+    let divisors = unscaled.iter().zip(&scaled).map(|(plain, scaled)| (f64::from(*plain) / f64::from(*scaled)) as f32);
+    ExportTensor::made("rope_freqs.weight", divisors.collect()).into_iter().collect()
+}
