@@ -204,7 +204,8 @@ impl Fitting<'_> {
                 if self.resized(&candidate.plan, window).map_err(failed)?.total_bytes > allowed {
                     continue;
                 }
-                let context = if is_given { wanted } else { self.largest(&candidate.plan, wanted, allowed).max(window) };
+                let context =
+                    if is_given { wanted } else { self.largest(&candidate.plan, wanted, allowed).max(window) };
                 let (plan, saved_positions) = self.with_saved(&candidate.plan, context).map_err(failed)?;
                 return Ok(Fit { context, plan, mixture: candidate.mixture, saved_positions });
             }
@@ -326,7 +327,8 @@ impl Fitting<'_> {
             let context = self.largest(&plan, self.wanted(), allowed);
             (context > fit.context).then(|| alternative_smaller(smaller.name, context))
         });
-        let list: Vec<String> = [better, smaller, Some(alternative_convert(mixture.name))].into_iter().flatten().collect();
+        let list: Vec<String> =
+            [better, smaller, Some(alternative_convert(mixture.name))].into_iter().flatten().collect();
         output::note(&alternatives(list.join("; ")));
     }
 

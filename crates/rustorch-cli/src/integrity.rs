@@ -378,9 +378,7 @@ mod tests {
         other.files[0].sha256 = Some("bb".into());
         check(other, &["checksum"]);
         let many: Vec<(String, String)> = (0..9).map(|i| (format!("t{i}"), "1".to_owned())).collect();
-        let all = |digest: &str| {
-            entry(1, &many.iter().map(|(name, _)| (name.as_str(), digest)).collect::<Vec<_>>())
-        };
+        let all = |digest: &str| entry(1, &many.iter().map(|(name, _)| (name.as_str(), digest)).collect::<Vec<_>>());
         assert!(all("1").differences(&all("2")).join("").contains("and 4 more"));
         // What one of them does not know is no difference.
         assert!(entry(1, &[]).differences(&all("2")).is_empty());

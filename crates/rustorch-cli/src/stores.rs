@@ -150,9 +150,8 @@ fn tree(dir: &Path) -> Vec<(String, PathBuf)> {
 /// Part two and above of a split model.
 fn is_later_part(name: &str) -> bool {
     let part = name.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-"));
-    part.and_then(|(before, _)| before.rsplit_once('-')).is_some_and(|(_, number)| {
-        number.len() == 5 && number.parse::<u32>().is_ok_and(|number| number > 1)
-    })
+    part.and_then(|(before, _)| before.rsplit_once('-'))
+        .is_some_and(|(_, number)| number.len() == 5 && number.parse::<u32>().is_ok_and(|number| number > 1))
 }
 
 /// Calls `visit` with each folder and the names of its files.
@@ -220,7 +219,9 @@ fn manifests(dir: &Path) -> Vec<(String, PathBuf)> {
     walk(&top, MAX_DEPTH, &mut budget, &mut |path, names| {
         for tag in names {
             let text = crate::safe_write::read_text(&path.join(tag), MAX_MANIFEST_BYTES);
-            let Some(manifest) = text.ok().and_then(|text| serde_json::from_str::<Manifest>(&text).ok()) else { continue };
+            let Some(manifest) = text.ok().and_then(|text| serde_json::from_str::<Manifest>(&text).ok()) else {
+                continue;
+            };
             let is_model = |layer: &&ManifestLayer| layer.media_type.ends_with(".image.model");
             let Some(layer) = manifest.layers.iter().find(is_model) else { continue };
             // A digest is a plain file name: it cannot lead elsewhere.
@@ -256,9 +257,7 @@ mod tests {
         let found = models_in(dir.path(), layout);
         let found: Vec<(String, String)> = found
             .into_iter()
-            .map(|(name, path)| {
-                (name, path.strip_prefix(dir.path()).unwrap().to_string_lossy().replace('\\', "/"))
-            })
+            .map(|(name, path)| (name, path.strip_prefix(dir.path()).unwrap().to_string_lossy().replace('\\', "/")))
             .collect();
         let expected: Vec<(String, String)> = expected.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
         assert_eq!(found, expected);
@@ -292,10 +291,7 @@ mod tests {
                 ("models--org--empty/refs/main", ""),
             ],
             Layout::Hub,
-            &[
-                ("org/gg/m", "models--org--gg/snapshots/abc/m.gguf"),
-                ("org/name", "models--org--name/snapshots/abc"),
-            ],
+            &[("org/gg/m", "models--org--gg/snapshots/abc/m.gguf"), ("org/name", "models--org--name/snapshots/abc")],
         );
         let manifest = |digest: &str| {
             format!(r#"{{"layers":[{{"mediaType":"application/x.image.model","digest":"{digest}","size":1}}]}}"#)

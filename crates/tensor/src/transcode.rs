@@ -24,7 +24,8 @@ impl DType {
         }
         let n_blocks = bytes.len() / self.block_bytes();
         let elements = n_blocks.saturating_mul(self.block_len());
-        let ragged = || Error::ByteCount { elements, dtype: self, expected: n_blocks * self.block_bytes(), actual: bytes.len() };
+        let ragged =
+            || Error::ByteCount { elements, dtype: self, expected: n_blocks * self.block_bytes(), actual: bytes.len() };
         if n_blocks * self.block_bytes() != bytes.len() {
             return Err(ragged());
         }

@@ -51,7 +51,8 @@ impl Layout {
         head.extend_from_slice(&(fields.len() as u64).to_le_bytes());
         let mut seen = HashSet::new();
         for (key, value) in &fields {
-            let fail = |problem: &str| Error::Unwritable { what: format!("key {}", quoted(key)), problem: problem.into() };
+            let fail =
+                |problem: &str| Error::Unwritable { what: format!("key {}", quoted(key)), problem: problem.into() };
             if key.is_empty() || key.len() as u64 > limits::KEY_BYTES || !seen.insert(*key) {
                 return Err(fail("empty, too long, or twice"));
             }
@@ -86,7 +87,8 @@ fn directory(head: &mut Vec<u8>, tensors: &[NewTensor]) -> Result<Vec<(String, u
         let dims = tensor.shape.dims();
         let n_dims = u32::try_from(dims.len()).ok().filter(|n| *n <= limits::DIMS);
         let n_dims = n_dims.ok_or_else(|| fail("GGUF has no tensors of so many dimensions"))?;
-        if tensor.name.is_empty() || tensor.name.len() as u64 > limits::TENSOR_NAME_BYTES || !seen.insert(&tensor.name) {
+        if tensor.name.is_empty() || tensor.name.len() as u64 > limits::TENSOR_NAME_BYTES || !seen.insert(&tensor.name)
+        {
             return Err(fail("the name is empty, too long, or there twice"));
         }
         put_text(head, tensor.name.as_bytes());

@@ -25,8 +25,7 @@ impl Layout {
             }
             let bytes = tensor.bytes()?;
             let end = at.checked_add(bytes).ok_or_else(|| unwritable(&tensor.name, "the file would be too large"))?;
-            let entry =
-                json!({"dtype": tensor.dtype.name(), "shape": tensor.shape.dims(), "data_offsets": [at, end]});
+            let entry = json!({"dtype": tensor.dtype.name(), "shape": tensor.shape.dims(), "data_offsets": [at, end]});
             header.insert(tensor.name.clone(), entry);
             places.push((tensor.name.clone(), bytes, 0));
             at = end;

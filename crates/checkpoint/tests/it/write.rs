@@ -107,7 +107,9 @@ fn what_no_file_can_hold_is_refused() {
         assert_eq!(Layout::safetensors(&tensors).is_ok(), in_safetensors, "{tensors:?}");
     }
     let key = |key: &str, value| vec![(key.to_owned(), value)];
-    for fields in [key("", Value::U8(1)), key("a", Value::Null), [key("a", Value::U8(1)), key("a", Value::U8(2))].concat()] {
+    for fields in
+        [key("", Value::U8(1)), key("a", Value::Null), [key("a", Value::U8(1)), key("a", Value::U8(2))].concat()]
+    {
         assert!(Layout::gguf(&fields, &[], None).is_err(), "{fields:?}");
     }
     let part = Part { number: 0, count: 2, n_tensors: usize::MAX };

@@ -176,7 +176,9 @@ impl Numbers<'_> {
             [] if a.default_window.is_some() => self.count(key, 0)?,
             [] => return Ok(()),
             [size] => self.count(key, *size)?,
-            _ => return Err(Error::Unsupported { what: "windows of several sizes in a file of this format".to_owned() }),
+            _ => {
+                return Err(Error::Unsupported { what: "windows of several sizes in a file of this format".to_owned() });
+            }
         }
         let assumed = |layer: usize| match a.window_pattern {
             WindowPattern::Every => true,

@@ -218,7 +218,9 @@ impl Maker<'_> {
             } else if part.ends_with("_exps") && self.names.expert_order() != ExpertOrder::Halves {
                 let what = format!("experts that lie as in {} in a file of this format", info.name);
                 return Err(Error::Unsupported { what });
-            } else if part == "ffn_up_exps" && self.names.find(&format!("blk.{}.ffn_gate_exps.{kind}", layer.unwrap_or(0))).is_none() {
+            } else if part == "ffn_up_exps"
+                && self.names.find(&format!("blk.{}.ffn_gate_exps.{kind}", layer.unwrap_or(0))).is_none()
+            {
                 self.divided_experts(&info, layer.unwrap_or(0), kind)?;
             } else {
                 let tensor = self.single(&name, &info, layer)?;

@@ -82,8 +82,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
 
 /// Looks into a model; one that cannot be read is listed with the reason.
 fn look(found: Found, settings: &Settings, allowed: Option<u64>) -> Facts {
-    let mut facts =
-        Facts { found, bytes: None, family: None, types: None, fits: None, quantize: None, problem: None };
+    let mut facts = Facts { found, bytes: None, family: None, types: None, fits: None, quantize: None, problem: None };
     let checkpoint = match Checkpoint::open(&facts.found.path, &OpenOptions::default()) {
         Ok(checkpoint) => checkpoint,
         Err(error) => {

@@ -61,8 +61,19 @@ fn source(home: &Home, from: &Path) -> PathBuf {
 #[test]
 fn families_keep_their_logits() {
     let all = [
-        "llama", "qwen3_moe", "gemma3", "phi3", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "granite", "olmo2",
-        "smollm3", "gpt2",
+        "llama",
+        "qwen3_moe",
+        "gemma3",
+        "phi3",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "gemma2",
+        "granite",
+        "olmo2",
+        "smollm3",
+        "gpt2",
     ];
     let mut n = 0;
     for name in all {

@@ -206,7 +206,10 @@ fn models_of_other_programs_are_listed_and_used_by_name() {
     let rows = home.run(&["models", "--json"]).ends_with(0).json();
     let of = |name: &str| rows.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap().clone();
     let small = of("someone/small-GGUF/small-F16");
-    assert_eq!((&small["store"], &small["family"], &small["fits"]), (&"LM Studio".into(), &"llama".into(), &true.into()));
+    assert_eq!(
+        (&small["store"], &small["family"], &small["fits"]),
+        (&"LM Studio".into(), &"llama".into(), &true.into())
+    );
     assert!(of("someone/broken/broken")["problem"].is_string());
     let text = home.run(&["models"]).ends_with(0);
     assert!(text.text().contains("small-F16") && text.text().contains("F16"), "{}", text.text());

@@ -95,12 +95,7 @@ const fn plain(name: &'static str, file_type: u32, base: DType) -> Mixture {
     Mixture { name, file_type, base, output: base, rows: &[] }
 }
 
-const fn mixed(
-    name: &'static str,
-    file_type: u32,
-    base: DType,
-    rows: &'static [(Place, When, DType)],
-) -> Mixture {
+const fn mixed(name: &'static str, file_type: u32, base: DType, rows: &'static [(Place, When, DType)]) -> Mixture {
     Mixture { name, file_type, base, output: DType::Q6_K, rows }
 }
 

@@ -73,7 +73,12 @@ impl Tokenizer {
                 unigram(checkpoint, &source, &mut tables, &mut notes)?;
                 ("t5", "default")
             }
-            other => return Err(wrong("model", format!("a tokenizer of the kind {other:?} cannot be written to this format"))),
+            other => {
+                return Err(wrong(
+                    "model",
+                    format!("a tokenizer of the kind {other:?} cannot be written to this format"),
+                ));
+            }
         };
         let fields = tables.fields(checkpoint, &source, model, pre)?;
         Ok(ExportedTokenizer { fields, notes })
@@ -122,7 +127,13 @@ impl Tables {
         vocabulary
     }
 
-    fn fields(&self, checkpoint: &Checkpoint, source: &Tokenizer, model: &str, pre: &str) -> Result<Vec<(String, Value)>> {
+    fn fields(
+        &self,
+        checkpoint: &Checkpoint,
+        source: &Tokenizer,
+        model: &str,
+        pre: &str,
+    ) -> Result<Vec<(String, Value)>> {
         let vocabulary = &source.inner.vocabulary;
         let mut fields = Vec::new();
         let mut put = |key: &str, value: Value| fields.push((format!("tokenizer.ggml.{key}"), value));
@@ -168,7 +179,9 @@ impl Tables {
 
 /// The token that fills up batches, which only other programs ask for.
 fn pad_token(checkpoint: &Checkpoint, vocabulary: &Vocabulary) -> Result<Option<u32>> {
-    for key in ["tokenizer_config.pad_token", "tokenizer_config.pad_token.content", "special_tokens_map.pad_token.content"] {
+    for key in
+        ["tokenizer_config.pad_token", "tokenizer_config.pad_token.content", "special_tokens_map.pad_token.content"]
+    {
         if let Some(Value::String(spelling)) = checkpoint.metadata().get(key) {
             return Ok(vocabulary.tokens.find(spelling.as_bytes()));
         }
@@ -228,7 +241,12 @@ fn collect_patterns(step: &Json, patterns: &mut Vec<String>) {
 }
 
 /// Fills in merges; gives the name of the pre-tokenizer.
-fn byte_level(source: &Tokenizer, tables: &mut Tables, pipeline: &Pipeline, notes: &mut Vec<String>) -> Result<&'static str> {
+fn byte_level(
+    source: &Tokenizer,
+    tables: &mut Tables,
+    pipeline: &Pipeline,
+    notes: &mut Vec<String>,
+) -> Result<&'static str> {
     if !pipeline.is_there {
         return Err(wrong("model", "byte-level BPE of another file cannot be written to this format"));
     }
@@ -237,7 +255,8 @@ fn byte_level(source: &Tokenizer, tables: &mut Tables, pipeline: &Pipeline, note
     tables.merges = pipeline.merges.iter().map(|(a, b)| format!("{} {}", part(a), part(b))).collect();
     let expected: Vec<Vec<u32>> = PROBES.iter().map(|text| source.encode(text, EncodeOptions::default())).collect();
     let mut failed_by_pattern = None;
-    let likely = |row: &&PreTokenizer| (row.patterns() != pipeline.patterns, row.ignore_merges != pipeline.ignore_merges);
+    let likely =
+        |row: &&PreTokenizer| (row.patterns() != pipeline.patterns, row.ignore_merges != pipeline.ignore_merges);
     let mut rows: Vec<&'static PreTokenizer> = PreTokenizer::all().iter().collect();
     rows.sort_by_key(likely);
     for row in rows {
@@ -315,7 +334,10 @@ fn sentence_piece(
 /// Fills in scores from SentencePiece's own file.
 fn unigram(checkpoint: &Checkpoint, source: &Tokenizer, tables: &mut Tables, notes: &mut Vec<String>) -> Result<()> {
     let Some(bytes) = checkpoint.sidecar(sentence_piece_model::FILE)? else {
-        return Err(wrong("model", format!("Unigram without a {} cannot be written to this format", sentence_piece_model::FILE)));
+        return Err(wrong(
+            "model",
+            format!("Unigram without a {} cannot be written to this format", sentence_piece_model::FILE),
+        ));
     };
     let pieces = sentence_piece_model::read(&bytes)?;
     let ids = 0..u32::try_from(tables.spellings.len()).unwrap_or(u32::MAX);
@@ -328,7 +350,9 @@ fn try_out(source: &Tokenizer, tables: &Tables, model: TokenizerModel, notes: &m
     let n_failed = failures(tables.vocabulary(model, &source.inner.vocabulary), &expected)?;
     if n_failed > 0 {
         let n = PROBES.len();
-        notes.push(format!("{n_failed} of {n} texts get other tokens than from {TOKENIZER}: this format cannot say all of it"));
+        notes.push(format!(
+            "{n_failed} of {n} texts get other tokens than from {TOKENIZER}: this format cannot say all of it"
+        ));
     }
     Ok(())
 }

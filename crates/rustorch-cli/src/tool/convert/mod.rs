@@ -114,10 +114,7 @@ pub(super) const TOOL: Tool = Tool {
             ..ARGUMENT
         },
         Argument {
-            flag: "force",
-            en: "replace OUT if it exists",
-            ja: "OUT が既にあれば置き換える",
-            ..ARGUMENT
+            flag: "force", en: "replace OUT if it exists", ja: "OUT が既にあれば置き換える", ..ARGUMENT
         },
     ],
     settings: &["model.mmap", "backend.threads", "interface.show_progress"],
@@ -150,9 +147,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let task = Task { checkpoint: &checkpoint, settings, target: &target, force: values.has("force") };
     match () {
         () if ends("gguf") => task.gguf(mixture, keeps_split),
-        () if ends("safetensors") && keeps_split => {
-            Err(Failure::new(Exit::Usage, only_for_gguf("--keep-split")))
-        }
+        () if ends("safetensors") && keeps_split => Err(Failure::new(Exit::Usage, only_for_gguf("--keep-split"))),
         () if ends("safetensors") => task.safetensors(mixture),
         () => Err(Failure::new(Exit::Usage, no_such_target(paths::display(&target)))),
     }
@@ -228,7 +223,8 @@ impl Task<'_> {
         if self.checkpoint.metadata().get("general.architecture").is_some() {
             return Err(Failure::new(Exit::Usage, no_way_back()));
         }
-        let is_float = |dtype: DType| dtype.is_quantized() || dtype.name().starts_with(['F', 'B']) && dtype != DType::BOOL;
+        let is_float =
+            |dtype: DType| dtype.is_quantized() || dtype.name().starts_with(['F', 'B']) && dtype != DType::BOOL;
         let target = |dtype: DType| match wanted {
             Some(wanted) if is_float(dtype) => wanted,
             _ if dtype.is_quantized() => dtype.or_storable(),
