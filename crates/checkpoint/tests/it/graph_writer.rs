@@ -46,6 +46,12 @@ impl Node {
         self
     }
 
+    /// An attribute that is a graph.
+    pub(crate) fn graph(mut self, name: &str, graph: &[u8]) -> Self {
+        self.attributes.push([bytes(1, name.as_bytes()), bytes(6, graph), number(20, 5)].concat());
+        self
+    }
+
     fn written(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.inputs.iter().for_each(|input| out.extend(bytes(1, input.as_bytes())));

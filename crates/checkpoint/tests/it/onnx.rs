@@ -63,6 +63,34 @@ fn a_tied_table_is_one_tensor() {
     assert!(tied.tensor("lm_head.weight").is_none() && tied.tensor("model.embed_tokens.weight").is_some());
 }
 
+/// A model with a cache and one without in one graph: the branches share the weights.
+#[test]
+fn a_choice_between_branches() {
+    let branch = Writer { tensors: Vec::new(), ..Writer::layer() }
+        .instead("logits", &[node("MatMul", &["n2", "t12"], &["inner"])]);
+    let graph = Writer { outputs: vec!["inner"], inputs: Vec::new(), ..branch }.graph();
+    let choice = node("If", &["mask"], &["logits"]);
+    let merged = |graph: &[u8]| Writer { nodes: vec![choice.clone().graph("then_branch", graph)], ..Writer::layer() };
+    let directory = tempfile::tempdir().unwrap();
+    let model = open(directory.path(), &merged(&graph));
+    assert_eq!(model.tensors().len(), 13);
+    assert_eq!(values(&model, "model.layers.0.mlp.down_proj.weight")[..2], [1000.0, 1004.0]);
+    for (writer, expected) in [
+        (merged(&Writer { outputs: Vec::new(), ..Writer::layer() }.graph()), "another number of outputs"),
+        (merged(b"\x0a"), "truncated"),
+        (merged(&Writer { tensors: Vec::new(), ..merged(&graph) }.graph()), "is control flow"),
+        (Writer { nodes: vec![choice.clone()], ..Writer::layer() }, "(operator `If`) is unknown"),
+        (
+            Writer::layer().instead("a", &[node("Loop", &["q"], &["a"]).graph("body", &graph)]),
+            "(operator `Loop`) is control flow",
+        ),
+    ] {
+        let path = write(directory.path(), "bad.onnx", &writer.bytes());
+        let error = Checkpoint::open(&path, &MAPPED).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 /// Levels of `q`: 32 inputs and 2 outputs, however they are stored; weights are `(i + 3 j) % 16 - 4` halves.
 #[test]
 fn quantized_matrices() {

@@ -2,7 +2,8 @@
 //!
 //! Field numbers and meanings are those of the specification's `onnx.proto` (version 3 of the intermediate representation
 //! and later). What belongs here: reading them where they lie, counted against the limits. What does not: what a node
-//! computes (`graph.rs`), the elements of tensors (`data.rs`). Nothing recurses: a graph inside an attribute is only seen.
+//! computes (`graph.rs`), the elements of tensors (`data.rs`). Nothing recurses: of graphs inside attributes one is read, the branch that
+//! [`inlined`] puts in its node's place, and those inside it are only seen.
 
 use crate::{
     error::quoted,
@@ -44,7 +45,7 @@ pub(super) enum Attribute<'a> {
     Tensor(Box<Tensor<'a>>),
     Ints(Vec<i64>),
     /// Another graph: control flow.
-    Graph,
+    Graph(Message<'a>),
     /// Of a kind that nothing here needs.
     Other,
 }
@@ -130,7 +131,7 @@ impl<'a> Node<'a> {
 
     /// Whether it holds another graph.
     pub(super) fn has_graph(&self) -> bool {
-        self.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph))
+        self.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph(_)))
     }
 
     /// Input `index`; none when it is left out.
@@ -162,7 +163,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model<'_>> {
         }
     }
     match graph {
-        Some(graph) => Ok(Model { graph }),
+        Some(graph) => Ok(Model { graph: inlined(graph)? }),
         None => Err(Fault { at: 0, problem: "the graph is missing".to_owned() }),
     }
 }
@@ -199,6 +200,37 @@ fn read_graph(message: Message<'_>) -> Result<Graph<'_>> {
             _ => {}
         }
     }
+    Ok(graph)
+}
+
+/// The graph with its first `If` replaced by the branch taken when the condition holds. Exporters choose so between a
+/// model with a cache and the same without, or between tables of positions: either branch has the same weights.
+fn inlined(mut graph: Graph<'_>) -> Result<Graph<'_>> {
+    let is_choice = |node: &Node<'_>| node.op == "If" && node.domain.is_empty();
+    let Some(at) = graph.nodes.iter().position(is_choice) else { return Ok(graph) };
+    let branch = match graph.nodes.get(at).and_then(|node| node.attribute("then_branch")) {
+        Some(Attribute::Graph(message)) => *message,
+        _ => return Ok(graph),
+    };
+    let fault = |problem: &str| Err(Fault { at: branch.at, problem: problem.to_owned() });
+    let Graph { nodes, initializers, inputs: _, outputs } = read_graph(branch)?;
+    let n_constants = graph.initializers.len().saturating_add(initializers.len());
+    if graph.nodes.len().saturating_add(nodes.len()) > limits::ONNX_NODES || n_constants as u64 > limits::TENSORS {
+        return fault("too many nodes or initializers with those of a branch");
+    }
+    let choice = graph.nodes.remove(at);
+    if choice.outputs.len() != outputs.len() {
+        return fault("a branch with another number of outputs than its node");
+    }
+    let named = outputs.into_iter().zip(choice.outputs).map(|(inner, outer)| Node {
+        op: "Identity",
+        inputs: vec![inner],
+        outputs: vec![outer],
+        ..Node::default()
+    });
+    let all: Vec<Node<'_>> = nodes.into_iter().chain(named).collect();
+    graph.nodes.splice(at..at, all);
+    graph.initializers.extend(initializers);
     Ok(graph)
 }
 
@@ -246,7 +278,7 @@ fn read_attribute(message: Message<'_>) -> Result<(&str, Attribute<'_>)> {
             3 => value = Attribute::Int(field.varint()? as i64),
             4 => value = Attribute::Text(field.message()?.bytes),
             5 => value = Attribute::Tensor(Box::new(read_tensor(field.message()?)?)),
-            6 | 11 => value = Attribute::Graph,
+            6 => value = Attribute::Graph(field.message()?),
             8 => {
                 if !matches!(value, Attribute::Ints(_)) {
                     value = Attribute::Ints(Vec::new());
