@@ -21,7 +21,7 @@ from templates import count, normal, pattern
 # In the documents' list but not worth an intent of their own; answers of other intents cover them.
 WITHOUT_INTENT = {
     "--json", "--special", "--no-bos", "--messages", "--vars", "--now", "--no-generation-prompt", "--tokens", "--out", "--last", "--file", "--prompt-tokens",
-    "--gen-tokens", "--depth", "--parallel", "--repeat", "--origin", "--replace", "rustorch-cli", "rustorch-cli help",
+    "--gen-tokens", "--depth", "--parallel", "--repeat", "--sweep", "--origin", "--replace", "rustorch-cli", "rustorch-cli help",
 }
 # Named by answers, and not in the tables: keys of the keyboard, and the model that these scripts make.
 OTHER_NAMES = {"--release", "--model demo"}

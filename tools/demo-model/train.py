@@ -36,7 +36,7 @@ def arguments():
     add("--question-loss", type=float, default=0.1, help="weight of the tokens of questions; answers have 1")
     add("--noise", type=float, default=0.04, help="share of the tokens of questions that are replaced by any token, so that unknown words do no harm")
     add("--seed", type=int, default=7)
-    add("--evaluate-every", type=int, default=300, help="steps (0: never)")
+    add("--evaluate-every", type=int, default=600, help="steps (0: never)")
     add("--checkpoint-every", type=int, default=100)
     return parser.parse_args()
 
