@@ -8,7 +8,7 @@
 //! Kernels of convolutions have their channels last here; those of one channel are given the shape that others have.
 
 use super::{
-    mxfp4::Fp4,
+    fp4::Fp4,
     quantized::{Ending, Tensors, floats},
 };
 use crate::{

@@ -4,13 +4,13 @@
 //! the refusal says what the file is.
 
 mod awq;
+mod fp4;
 pub(crate) mod gguf;
 mod gguf_scan;
 mod gguf_split;
 mod gptq;
 mod hugging_face;
 mod mlx;
-mod mxfp4;
 mod onnx;
 mod pytorch;
 mod pytorch_legacy;

@@ -2,10 +2,10 @@
 //! become one of a block type, under the name of the matrix.
 //!
 //! What belongs here: which convention a directory follows, told by its configuration, and what the conventions share. What
-//! does not: how each arranges its integers (`mlx`, `gptq`, `awq`, `mxfp4`). A convention that is not known stays in the metadata,
+//! does not: how each arranges its integers (`mlx`, `gptq`, `awq`, `fp4`). A convention that is not known stays in the metadata,
 //! for the crates above to refuse by its name.
 
-use super::{awq, gptq, mlx, mxfp4};
+use super::{awq, fp4, gptq, mlx};
 use crate::{
     Error, Metadata, Result, TensorInfo,
     error::quoted,
@@ -48,7 +48,7 @@ static CONVENTIONS: &[Convention] = &[
     Convention { applies: gptq::applies, join: gptq::join },
     Convention { applies: awq::applies, join: awq::join },
     Convention { applies: mlx::applies, join: mlx::join },
-    Convention { applies: mxfp4::applies, join: mxfp4::join },
+    Convention { applies: fp4::applies, join: fp4::join },
 ];
 
 /// Joins what belongs together. The configuration's entry then leaves the metadata: the types of the tensors say it now.
@@ -136,16 +136,17 @@ impl<'a> Tensors<'a> {
         for tensor in self.all() {
             let matrix = endings.iter().find_map(|ending| tensor.name.strip_suffix(ending.text));
             let Some(matrix) = matrix.filter(|_| is_one(tensor)) else { continue };
-            if !found.contains_key(matrix) {
-                let named = |ending: &Ending| self.get(&format!("{matrix}{}", ending.text)).cloned();
-                let tensors: [Option<TensorInfo>; N] = std::array::from_fn(|i| endings.get(i).and_then(named));
-                let missing = endings.iter().zip(&tensors).find(|(ending, t)| !ending.optional && t.is_none());
-                if let Some((ending, _)) = missing {
-                    let problem = format!("the tensor {} is missing", quoted(format!("{matrix}{}", ending.text)));
-                    return Err(self.damaged(tensor, format!("it is a part of a quantized matrix, and {problem}")));
-                }
-                found.insert(matrix.to_owned(), tensors);
+            if found.contains_key(matrix) {
+                continue;
             }
+            let named = |ending: &Ending| self.get(&format!("{matrix}{}", ending.text)).cloned();
+            let tensors: [Option<TensorInfo>; N] = std::array::from_fn(|i| endings.get(i).and_then(named));
+            let missing = endings.iter().zip(&tensors).find(|(ending, t)| !ending.optional && t.is_none());
+            if let Some((ending, _)) = missing {
+                let problem = format!("the tensor {} is missing", quoted(format!("{matrix}{}", ending.text)));
+                return Err(self.damaged(tensor, format!("it is a part of a quantized matrix, and {problem}")));
+            }
+            found.insert(matrix.to_owned(), tensors);
         }
         Ok(found)
     }

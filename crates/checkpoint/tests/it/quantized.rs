@@ -306,7 +306,7 @@ fn awq_words() {
 
 #[test]
 fn floats_of_four_bits_in_stacks() {
-    let codes = (0..16).map(|i| (2 * i % 16) | (2 * i + 1) % 16 << 4).collect();
+    let codes = (0..16).map(|i| (2 * i % 16) | ((2 * i + 1) % 16) << 4).collect();
     let entries = vec![
         entry("m.weight_blocks", "U8", &[1, 1, 1, 16], codes),
         entry("m.weight_scales", "U8", &[1, 1, 1], vec![126]),
