@@ -19,6 +19,14 @@ fn check_greedy(decoder: &mut Decoder, prompt: &[u32], expected: &[u32], noise: 
     assert!(gap <= 2.0 * noise, "token {at} is {} and not {}, a gap of {gap}", got[at], expected[at]);
 }
 
+/// How far the fast mode is from the exact logits in the first rows: so few that it rounds activations to two planes, and
+/// whatever is left is the weights'.
+fn few_rows(fast: &mut Decoder, tokens: &[u32], exact: &[f32]) -> f32 {
+    let n_vocab = exact.len() / tokens.len();
+    let n = tokens.len().min(4);
+    max_difference(&all_logits(fast, &tokens[..n]), &exact[..n * n_vocab])
+}
+
 /// A trained model in every mode that mlx-lm writes. Where that ran in BF16 its own logits, up to 18, are rounded to steps
 /// of 0.125, as is all it computed on the way: four of them are allowed there, and the mean over the prompt must be near.
 /// (For `bf16` the distance of the reference from exact arithmetic, which transformers computed, is ours to five digits.)
@@ -45,7 +53,7 @@ fn stories_of_mlx() {
             if let Some(expected) = expected["greedy"].as_array().filter(|greedy| !greedy.is_empty()) {
                 check_greedy(&mut decoder, &tokens, &ids(&expected.clone().into()), bound);
             }
-            distance = distance.max(max_difference(&all_logits(&mut fast, &tokens), &got));
+            distance = distance.max(few_rows(&mut fast, &tokens, &got));
         }
         println!(
             "stories, mlx {name}: logits differ by {worst:.2e}, nll by {nll_worst:.2e}; the fast mode by {distance:.2e}"
@@ -67,14 +75,16 @@ fn layouts() {
         let bound = 0.002 * reference["logits_std"].as_f64().unwrap() as f32 + 0.001;
         let exact = all_logits(&mut load(&layout.join("hf"), Precision::F32, 512), &tokens);
         let difference = max_difference(&exact, &npy(&layout.join("logits.npy")));
-        let fast = all_logits(&mut load(&layout.join("hf"), Precision::Fast, 512), &tokens);
+        let mut decoder = load(&layout.join("hf"), Precision::Fast, 512);
+        let distance = few_rows(&mut decoder, &tokens, &exact);
+        let fast = all_logits(&mut decoder, &tokens);
         let n_vocab = exact.len() / tokens.len();
         let rows = fast.chunks_exact(n_vocab).zip(exact.chunks_exact(n_vocab));
         let same = rows.filter(|(a, b)| best(a) == best(b)).count();
-        let distance = max_difference(&fast, &exact);
         println!("{name}: logits differ by {difference:.2e} (bound {bound:.2e}); the fast mode by {distance:.2e}");
         assert!(difference <= bound, "{name}: {difference} > {bound}");
-        assert!(same + 1 >= tokens.len(), "{name}: {same} of {} best tokens in the fast mode", tokens.len());
+        assert!(distance < 0.02, "{name}: {distance} in the fast mode");
+        assert!(same + 4 >= tokens.len(), "{name}: {same} of {} best tokens in the fast mode", tokens.len());
         n_seen += 1;
     }
     assert!(n_seen >= 9, "{n_seen} layouts");
