@@ -37,12 +37,12 @@ fn spell(vocabulary: &Vocabulary, bytes: &[u8], out: &mut Vec<u32>) {
 }
 
 /// A number that is smaller the higher the score is. Equal scores, and the two zeros, give the same number.
-fn best_first(score: f32) -> i32 {
+fn best_first(score: f32) -> u32 {
     let score = if score == 0.0 { 0.0 } else { score };
     let bits = score.to_bits().cast_signed();
     // Negative floats order by magnitude the wrong way round.
     let ascending = if bits < 0 { bits ^ i32::MAX } else { bits };
-    !ascending
+    (!ascending).cast_unsigned() ^ (1 << 31)
 }
 
 #[cfg(test)]
