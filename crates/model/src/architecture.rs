@@ -4,8 +4,9 @@
 //! `arch/`, one file each; nothing outside that folder names one.
 
 use crate::arch::ARCHITECTURES;
-use crate::{Error, Result};
+use crate::{Error, Result, description};
 use compute::{Activation, NormKind, RopePairing};
+use std::sync::{PoisonError, RwLock};
 
 /// Where a layer normalizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +121,7 @@ pub struct Architecture {
 impl Architecture {
     /// The record for `general.architecture`. Error: unknown, naming the nearest and all known ones.
     pub fn find(name: &str) -> Result<&'static Architecture> {
-        ARCHITECTURES.iter().copied().find(|a| a.name == name).ok_or_else(|| Error::UnknownArchitecture {
+        known().find(|a| a.name == name).ok_or_else(|| Error::UnknownArchitecture {
             name: name.chars().take(64).collect(),
             nearest: nearest(name),
             supported: Self::all().iter().map(|a| a.name).collect(),
@@ -131,7 +132,7 @@ impl Architecture {
     pub fn find_model_type(name: &str) -> Result<&'static Architecture> {
         let plain = |name: &str| name.replace('_', "").to_lowercase();
         let wanted = plain(name);
-        let found = ARCHITECTURES.iter().copied().find(|a| a.model_types.iter().any(|known| plain(known) == wanted));
+        let found = known().find(|a| a.model_types.iter().any(|known| plain(known) == wanted));
         found.ok_or_else(|| Error::UnknownModelType {
             name: name.chars().take(64).collect(),
             nearest: nearest(name),
@@ -139,10 +140,32 @@ impl Architecture {
         })
     }
 
-    /// Every supported one.
+    /// A family described by a user: TOML that names it, the known one that it is like (`base`), and the differences.
+    /// Error: what is wrong with the description.
+    pub fn from_description(text: &str) -> Result<Architecture> {
+        description::read(text)
+    }
+
+    /// Makes a record known to this process, before the built-in ones.
+    pub fn add(record: Architecture) {
+        let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
+        added.retain(|known| known.name != record.name);
+        added.insert(0, Box::leak(Box::new(record)));
+    }
+
+    /// Every built-in one.
     pub fn all() -> &'static [&'static Architecture] {
         ARCHITECTURES
     }
+}
+
+/// What users described.
+static ADDED: RwLock<Vec<&'static Architecture>> = RwLock::new(Vec::new());
+
+/// All records, those of users first.
+fn known() -> impl Iterator<Item = &'static Architecture> {
+    let added = ADDED.read().unwrap_or_else(PoisonError::into_inner).clone();
+    added.into_iter().chain(ARCHITECTURES.iter().copied())
 }
 
 /// Known names at most a third of their letters away, nearest first.

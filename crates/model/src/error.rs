@@ -26,6 +26,12 @@ pub enum Error {
         /// All supported names.
         supported: Vec<&'static str>,
     },
+    /// A description of a family that cannot be understood.
+    #[error("the description of the architecture: {what}")]
+    Description {
+        /// What is wrong with it.
+        what: String,
+    },
     /// A number or name that the file does not have and the model cannot do without.
     #[error("the metadata key {key} is missing")]
     MissingKey {

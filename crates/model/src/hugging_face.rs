@@ -257,9 +257,9 @@ const ROOTS: &[Root] = &[
     Root { prefix: "model.", head: "lm_head" },
     Root { prefix: "language_model.model.", head: "language_model.lm_head" },
     Root { prefix: "model.language_model.", head: "lm_head" },
+    Root { prefix: "", head: "lm_head" },
     Root { prefix: "transformer.", head: "lm_head" },
     Root { prefix: "gpt_neox.", head: "lm_head" },
-    Root { prefix: "", head: "lm_head" },
 ];
 
 impl Root {

@@ -13,6 +13,7 @@ mod batch;
 mod cache;
 mod convention;
 mod decoder;
+mod description;
 mod error;
 mod export;
 mod hugging_face;

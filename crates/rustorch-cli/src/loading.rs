@@ -15,7 +15,7 @@ use crate::{
 };
 use checkpoint::{Checkpoint, OpenOptions};
 use engine::{Engine, EngineConfig};
-use model::{Decoder, HyperParams, LoadOptions, Retype};
+use model::{Architecture, Decoder, HyperParams, LoadOptions, Retype};
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -27,6 +27,21 @@ use text::{ChatTemplate, Tokenizer};
 crate::messages::messages! {
     /// The file is no model that can be used.
     model_failed(path) { "cannot load the model {path}", "モデル {path} を読み込めません" }
+    /// The file that `--arch` names.
+    description_unusable(path) {
+        "cannot use {path} as the description of a family of models",
+        "{path} をモデル系列の記述として使えません"
+    }
+    /// How it is written.
+    description_hint() {
+        "docs/en/families.md lists its keys",
+        "使えるキーは docs/ja/families.md にあります"
+    }
+    /// A family without a record.
+    unknown_family_hint() {
+        "a family much like a known one can be described in a TOML file: `--arch FILE` (docs/en/families.md)",
+        "既知の系列に近いものは TOML ファイルで記述できます: `--arch FILE`(docs/ja/families.md)"
+    }
     /// What might help.
     model_failed_hint(path) {
         "`rustorch-cli inspect --model {path}` shows what is in the file",
@@ -63,6 +78,9 @@ crate::messages::messages! {
 
 /// A template file larger than this is none.
 const MAX_TEMPLATE_BYTES: u64 = 4 << 20;
+
+/// The same of a description of a family.
+const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
 
 /// A model ready to answer, and what is worth knowing about it.
 pub(crate) struct Loaded {
@@ -101,6 +119,17 @@ impl Loaded {
     }
 }
 
+/// Makes the family known that the settings describe.
+fn learn_family(settings: &Settings) -> Result<()> {
+    let Some(path) = &settings.model.arch else { return Ok(()) };
+    let failed = |cause: &dyn std::error::Error| {
+        Failure::new(Exit::Usage, description_unusable(paths::display(path))).because_of(cause).hint(description_hint())
+    };
+    let text = crate::safe_write::read_text(path, MAX_DESCRIPTION_BYTES).map_err(|error| failed(&error))?;
+    Architecture::add(Architecture::from_description(&text).map_err(|error| failed(&error))?);
+    Ok(())
+}
+
 /// Opens the model file of the settings.
 pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
     let Some(path) = &settings.model.path else {
@@ -113,6 +142,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
         None => None,
     };
     let path = listed.as_ref().unwrap_or(path);
+    learn_family(settings)?;
     let checkpoint = Checkpoint::open(path, &OpenOptions { mmap: settings.model.mmap })
         .map_err(|error| checkpoint_failure(path, &error))?;
     let (found, wanted) = (checkpoint.format(), settings.model.format);
@@ -325,6 +355,9 @@ pub(crate) fn model_failure(path: &Path, error: &model::Error) -> Failure {
         model::Error::Checkpoint(error) => checkpoint_failure(path, error),
         model::Error::Compute(compute::Error::OutOfMemory { .. }) => {
             Failure::new(Exit::Memory, model_failed(paths::display(path))).because_of(error)
+        }
+        model::Error::UnknownArchitecture { .. } | model::Error::UnknownModelType { .. } => {
+            Failure::new(Exit::Model, model_failed(paths::display(path))).because_of(error).hint(unknown_family_hint())
         }
         _ => Failure::new(Exit::Model, model_failed(paths::display(path)))
             .because_of(error)

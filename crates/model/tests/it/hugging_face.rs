@@ -5,7 +5,7 @@ use crate::fixtures::{find_or_skip, floats, ids, json, max_difference, npy};
 use crate::running::{all_logits, batch, device, greedy, load, load_for, nll};
 use checkpoint::{Checkpoint, OpenOptions};
 use compute::{KvType, Precision};
-use model::{Decoder, HyperParams, LoadOptions, RopeScaling};
+use model::{Architecture, Decoder, HyperParams, LoadOptions, RopeScaling};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -330,6 +330,23 @@ fn windows_of_the_configuration() {
     assert_eq!(windows(&on), Ok(vec![Some(4), None]));
     let error = windows(&[("layer_types", json!(["full_attention", "chunked_attention"]))]).unwrap_err();
     assert!(error.contains("\"chunked_attention\" (config.layer_types)"), "{error}");
+}
+
+/// A family that only its user knows.
+#[test]
+fn described_families() {
+    let Some(copy) = Copy::of("archs/llama") else { return };
+    let plain = copy.read().unwrap();
+    copy.change(|config| drop(config.insert("model_type".to_owned(), json!("anything_new"))));
+    assert!(copy.read().unwrap_err().contains("\"anything_new\" is not supported"));
+    let text = "name = \"anything\"\nmodel_types = [\"anything_new\"]\n[renamed]\nattn_q = \"self_attn.queries\"";
+    Architecture::add(Architecture::from_description(text).unwrap());
+    let hyper = copy.read().unwrap();
+    assert_eq!((hyper.architecture.name, &hyper.layers), ("anything", &plain.layers));
+    let checkpoint = Checkpoint::open(&copy.0, &OpenOptions::default()).unwrap();
+    let mut all = |_| ControlFlow::Continue(());
+    let error = Decoder::load(&checkpoint, device(Precision::F32), &LoadOptions::default(), &mut all).err().unwrap();
+    assert!(error.to_string().contains("model.layers.0.self_attn.queries.weight is missing"), "{error}");
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Settings {
 pub(crate) struct ModelSettings {
     /// The file.
     pub(crate) path: Option<PathBuf>,
+    /// Describes a family that is not built in.
+    pub(crate) arch: Option<PathBuf>,
     /// Only a check: `auto` or the format that the file must have.
     pub(crate) format: &'static str,
     /// Map the file instead of reading it.

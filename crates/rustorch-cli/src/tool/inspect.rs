@@ -25,6 +25,7 @@ pub(super) const TOOL: Tool = Tool {
     arguments: &[Argument { flag: "json", en: "result as JSON", ja: "結果を JSON で出力", ..ARGUMENT }],
     settings: &[
         "model.path",
+        "model.arch",
         "model.format",
         "model.mmap",
         "model.quantize",

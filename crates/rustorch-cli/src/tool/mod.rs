@@ -79,6 +79,7 @@ pub(crate) const TOOLS: &[&Tool] = &[
 /// The settings that act on tools which run a model without sampling.
 const ENGINE_SETTINGS: &[&str] = &[
     "model.path",
+    "model.arch",
     "model.format",
     "model.mmap",
     "model.quantize",

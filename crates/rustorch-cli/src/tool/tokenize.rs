@@ -23,7 +23,7 @@ crate::messages::messages! {
 /// Text or ids on stdin beyond this are refused.
 const MAX_INPUT_BYTES: u64 = 1 << 30;
 
-const SETTINGS: &[&str] = &["model.path", "model.format", "model.mmap"];
+const SETTINGS: &[&str] = &["model.path", "model.arch", "model.format", "model.mmap"];
 
 pub(super) const TOKENIZE: Tool = Tool {
     name: "tokenize",
