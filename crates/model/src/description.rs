@@ -38,7 +38,7 @@ const FIELDS: &[Field] = &[
         let all = names(v, a.renamed);
         put(&mut a.renamed, all)
     }),
-    field("gguf_renamed", NAMES, |a, v| {
+    field("house_renamed", NAMES, |a, v| {
         let all = names(v, a.house_renamed);
         put(&mut a.house_renamed, all)
     }),
@@ -58,7 +58,7 @@ const FIELDS: &[Field] = &[
         put(&mut a.expert_order, choice(v, &orders))
     }),
     field("has_rope", FLAG, |a, v| put(&mut a.has_rope, v.as_bool())),
-    field("gguf_pairing", PAIRINGS, |a, v| put(&mut a.pairing, pairing(v))),
+    field("house_pairing", PAIRINGS, |a, v| put(&mut a.pairing, pairing(v))),
     field("pairing", PAIRINGS, |a, v| put(&mut a.config_pairing, pairing(v))),
     field("no_rope_every", COUNT, |a, v| put(&mut a.no_rope_every, count(v).map(Some))),
     field("activation", "the name of an activation", |a, v| {

@@ -63,7 +63,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("expert_feed_forward_length", &["moe_intermediate_size"]),
     ("expert_weights_norm", &["norm_topk_prob"]),
     ("expert_weights_scale", &["routed_scaling_factor"]),
-    ("rope.dimension_count", &["qk_rope_head_dim"]),
+    ("rope.dimension_count", &["qk_rope_head_dim", "rotary_dim"]),
     ("rope.layers", &["no_rope_layers"]),
     ("rope.none_every", &["no_rope_layer_interval"]),
     ("rope.dimension_fraction", &["partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor"]),
@@ -259,7 +259,6 @@ const ROOTS: &[Root] = &[
     Root { prefix: "model.language_model.", head: "lm_head" },
     Root { prefix: "", head: "lm_head" },
     Root { prefix: "transformer.", head: "lm_head" },
-    Root { prefix: "gpt_neox.", head: "lm_head" },
 ];
 
 impl Root {

@@ -10,8 +10,9 @@ pub(crate) const GPTNEOX: Architecture = Architecture {
     models: "GPT-NeoX, Pythia",
     model_types: &["gpt_neox"],
     renamed: &[
-        ("token_embd", "embed_in"),
-        ("output_norm", "final_layer_norm"),
+        ("token_embd", "gpt_neox.embed_in"),
+        ("layers", "gpt_neox.layers"),
+        ("output_norm", "gpt_neox.final_layer_norm"),
         ("output", "embed_out"),
         ("attn_qkv", "attention.query_key_value"),
         ("attn_output", "attention.dense"),

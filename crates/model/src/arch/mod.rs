@@ -1,6 +1,7 @@
 //! The supported families, one file each. To add one: its file, and the two lines here.
 
 mod arcee;
+mod chatglm;
 mod cohere2;
 mod command_r;
 mod deepseek2;
@@ -17,6 +18,7 @@ mod glm4;
 mod glm4moe;
 mod gpt2;
 mod gpt_oss;
+mod gptj;
 mod gptneox;
 mod granite;
 mod granitemoe;
@@ -61,6 +63,7 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &smollm3::SMOLLM3,
     &gpt2::GPT2,
     &starcoder::STARCODER,
+    &gptj::GPTJ,
     &gptneox::GPTNEOX,
     &starcoder2::STARCODER2,
     &stablelm::STABLELM,
@@ -72,6 +75,7 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &olmo::OLMO,
     &exaone::EXAONE,
     &exaone4::EXAONE4,
+    &chatglm::CHATGLM,
     &glm4::GLM4,
     &nemotron::NEMOTRON,
     &arcee::ARCEE,
