@@ -66,7 +66,7 @@ pub enum PlanRow {
         bytes: u64,
     },
     /// Keys and values.
-    KvCache {
+    Cache {
         /// Positions that it holds.
         n_positions: usize,
         /// Element type.
@@ -87,7 +87,7 @@ impl PlanRow {
     /// Its bytes.
     pub fn bytes(&self) -> u64 {
         match *self {
-            PlanRow::Weights { bytes, .. } | PlanRow::KvCache { bytes, .. } | PlanRow::Scratch { bytes, .. } => bytes,
+            PlanRow::Weights { bytes, .. } | PlanRow::Cache { bytes, .. } | PlanRow::Scratch { bytes, .. } => bytes,
         }
     }
 }
@@ -98,7 +98,7 @@ impl fmt::Display for PlanRow {
             PlanRow::Weights { group, dtype, n_tensors, bytes } => {
                 write!(f, "{} {dtype}: {n_tensors} tensors, {bytes} bytes", group.name())
             }
-            PlanRow::KvCache { n_positions, dtype, bytes } => {
+            PlanRow::Cache { n_positions, dtype, bytes } => {
                 write!(f, "KV cache {dtype:?}: {n_positions} positions, {bytes} bytes")
             }
             PlanRow::Scratch { n_rows, bytes } => write!(f, "scratch: {n_rows} rows, {bytes} bytes"),
@@ -181,7 +181,7 @@ impl MemoryPlan {
         let mut rows: Vec<PlanRow> = self.weights().cloned().collect();
         let kv_bytes = kv_bytes(hyper, n_positions, kv_type)?;
         let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes;
-        rows.push(PlanRow::KvCache { n_positions, dtype: kv_type, bytes: kv_bytes });
+        rows.push(PlanRow::Cache { n_positions, dtype: kv_type, bytes: kv_bytes });
         rows.push(PlanRow::Scratch { n_rows: max_rows, bytes: scratch_bytes });
         let total_bytes = weights_bytes.checked_add(kv_bytes).and_then(|sum| sum.checked_add(scratch_bytes));
         let total_bytes = total_bytes.ok_or_else(|| Error::Overflow { what: "the whole plan".to_owned() })?;
@@ -197,7 +197,7 @@ impl MemoryPlan {
     pub fn is_quantized(&self) -> bool {
         self.rows.iter().any(|row| match row {
             PlanRow::Weights { group, dtype, .. } => *group != WeightGroup::Other && dtype.is_quantized(),
-            PlanRow::KvCache { .. } | PlanRow::Scratch { .. } => false,
+            PlanRow::Cache { .. } | PlanRow::Scratch { .. } => false,
         })
     }
 }

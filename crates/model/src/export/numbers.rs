@@ -177,7 +177,9 @@ impl Numbers<'_> {
             [] => return Ok(()),
             [size] => self.count(key, *size)?,
             _ => {
-                return Err(Error::Unsupported { what: "windows of several sizes in a file of this format".to_owned() });
+                return Err(Error::Unsupported {
+                    what: "windows of several sizes in a file of this format".to_owned(),
+                });
             }
         }
         let assumed = |layer: usize| match a.window_pattern {
