@@ -6,6 +6,8 @@
 //! What belongs here: those loops in AVX2 and AVX-512. What does not: many columns (`op::product`, which multiplies panels).
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for each instance, stated at its `half_rows`")]
+#![allow(clippy::needless_range_loop, reason = "an index runs over arrays that become registers, and over memory")]
+#![allow(clippy::redundant_closure_call, reason = "the instances name their operations as closures")]
 
 use super::HalfRows;
 use half::{bf16, f16};

@@ -1,5 +1,5 @@
 //! AArch64's vector unit, with and without 8-bit dot products: the loops of `portable` in 128-bit registers. Run under an
-//! emulator by all tests (a Cortex-A53, and a machine with everything; the dot products not yet); not yet timed on hardware.
+//! emulator by all tests (a Cortex-A53, and a machine with everything; the dot products by those of products); not yet timed on hardware.
 
 use super::{Isa, Kernels};
 
