@@ -157,7 +157,7 @@ impl Numbers<'_> {
         let only_windowed = has_windows && a.windowed_rope == WindowedRope::Only;
         let assumed = |i: usize, layer: &LayerParams| match only_windowed {
             true => layer.window.is_some(),
-            false => a.no_rope_every.is_none_or(|every| (i + 1) % every != 0),
+            false => a.no_rope_every.is_none_or(|every| !(i + 1).is_multiple_of(every)),
         };
         if self.hyper.layers.iter().enumerate().any(|(i, layer)| layer.rotates != assumed(i, layer)) {
             let flags: Vec<bool> = self.hyper.layers.iter().map(|layer| layer.rotates).collect();
@@ -184,7 +184,7 @@ impl Numbers<'_> {
         }
         let assumed = |layer: usize| match a.window_pattern {
             WindowPattern::Every => true,
-            WindowPattern::AllButLastOf(period) => (layer + 1) % period != 0,
+            WindowPattern::AllButLastOf(period) => !(layer + 1).is_multiple_of(period),
         };
         if !sizes.is_empty() && layers.iter().enumerate().any(|(i, layer)| layer.window.is_some() != assumed(i)) {
             let flags: Vec<bool> = layers.iter().map(|layer| layer.window.is_some()).collect();
