@@ -9,6 +9,9 @@ use tensor::{DType, Error, Shape};
 /// Elements that a thread converts at once, unless one row has more.
 const ELEMENTS: usize = 1 << 20;
 
+/// Appends the bytes of the rows asked for; threads call it at once.
+type Read<'a, E> = dyn Fn(Range<usize>, &mut Vec<u8>) -> Result<(), E> + Sync + 'a;
+
 /// What is converted to what.
 #[derive(Clone, Copy)]
 pub(crate) struct Conversion {
@@ -25,7 +28,7 @@ impl Conversion {
     /// Error: that of `read` or `write`; a type, or a number, that cannot be converted.
     pub(crate) fn run<E: From<Error> + Send>(
         &self,
-        read: &(dyn Fn(Range<usize>, &mut Vec<u8>) -> Result<(), E> + Sync),
+        read: &Read<'_, E>,
         write: &mut dyn FnMut(Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let n_rows = self.shape.rows();
@@ -50,11 +53,7 @@ impl Conversion {
         Ok(())
     }
 
-    fn convert<E: From<Error> + Send>(
-        &self,
-        chunks: &[Range<usize>],
-        read: &(dyn Fn(Range<usize>, &mut Vec<u8>) -> Result<(), E> + Sync),
-    ) -> Vec<Result<Vec<u8>, E>> {
+    fn convert<E: From<Error> + Send>(&self, chunks: &[Range<usize>], read: &Read<'_, E>) -> Vec<Result<Vec<u8>, E>> {
         let convert = |rows: &Range<usize>| {
             let mut source = Vec::new();
             read(rows.clone(), &mut source)?;
