@@ -1,7 +1,7 @@
 //! Files that this crate writes are read back as what was written.
 
 use checkpoint::{Checkpoint, Layout, NewTensor, OpenOptions, Part, Value};
-use std::io::{self, Write};
+use std::io;
 use tensor::{DType, Shape};
 
 fn tensors() -> Vec<NewTensor> {
