@@ -100,7 +100,7 @@ const fn mixed(name: &'static str, file_type: u32, base: DType, rows: &'static [
 }
 
 /// Every mixture, most exact first: what fits in less memory comes later.
-pub const MIXTURES: &[Mixture] = {
+pub static MIXTURES: &[Mixture] = {
     use DType::{BF16, F16, F32, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
     use Place::{Attention, AttentionOutput, Down, Keys, Values};
     use When::{Always, EightExperts, First, FirstPart, Often, Shared};
