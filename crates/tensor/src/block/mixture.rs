@@ -104,6 +104,14 @@ pub static MIXTURES: &[Mixture] = {
     use DType::{BF16, F16, F32, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
     use Place::{Attention, AttentionOutput, Down, Keys, Values};
     use When::{Always, EightExperts, First, FirstPart, Often, Shared};
+    // Both types of four bits on a curve.
+    const NON_LINEAR: &[(Place, When, DType)] = &[
+        (Keys, EightExperts, Q8_0),
+        (Values, EightExperts, Q8_0),
+        (AttentionOutput, EightExperts, Q5_K),
+        (Values, Shared, Q5_K),
+        (Down, FirstPart(8), Q5_K),
+    ];
     &[
         plain("F32", 0, F32),
         plain("BF16", 32, BF16),
@@ -152,30 +160,8 @@ pub static MIXTURES: &[Mixture] = {
         ),
         mixed("Q4_1", 3, Q4_1, &[]),
         mixed("Q4_0", 2, Q4_0, &[]),
-        mixed(
-            "IQ4_NL",
-            25,
-            IQ4_NL,
-            &[
-                (Keys, EightExperts, Q8_0),
-                (Values, EightExperts, Q8_0),
-                (AttentionOutput, EightExperts, Q5_K),
-                (Values, Shared, Q5_K),
-                (Down, FirstPart(8), Q5_K),
-            ],
-        ),
-        mixed(
-            "IQ4_XS",
-            30,
-            IQ4_XS,
-            &[
-                (Keys, EightExperts, Q8_0),
-                (Values, EightExperts, Q8_0),
-                (AttentionOutput, EightExperts, Q5_K),
-                (Values, Shared, Q5_K),
-                (Down, FirstPart(8), Q5_K),
-            ],
-        ),
+        mixed("IQ4_NL", 25, IQ4_NL, NON_LINEAR),
+        mixed("IQ4_XS", 30, IQ4_XS, NON_LINEAR),
         mixed(
             "Q3_K_L",
             13,
