@@ -63,15 +63,18 @@ def settings():
     return rows
 
 
+KNOWN_FAMILIES = ("Llama", "Qwen", "Gemma", "Phi", "Granite", "OLMo", "DeepSeek", "gpt-oss", "Falcon", "GLM")
+
+
 def formats():
-    """What docs/en/formats.md lists: file formats, and families by name."""
+    """What docs/en/formats.md lists: file formats, and the best known families by name (all would be too long an answer)."""
     text = (DOCS / "en" / "formats.md").read_text(encoding="utf-8")
     names = re.findall(r"`(\w+)`", text.split("## File formats")[1].split("##")[0])
     families = [cells[1] for cells in read_table(DOCS / "en" / "formats.md", 2)]
     short = []
     for family in families:
         word = family.split(",")[0].split(" ")[0]
-        if word not in short:
+        if word in KNOWN_FAMILIES and word not in short:
             short.append(word)
     return names, short
 
