@@ -1,6 +1,6 @@
 //! What `cargo xtask bench` is told.
 
-use super::run::Case;
+use super::run::{Case, PEERS, Peer};
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ cargo xtask bench --model FILE... [--llama-python PYTHON] [options]
 
   --model FILE...        models to measure
   --llama-python PYTHON  a Python with the package llama-cpp-python, to compare with llama.cpp
+  --ik-python PYTHON     a Python with the package ik-llama-cpp-python, to compare with ik_llama.cpp
   --threads LIST         numbers of threads [2,1]
   --prompt N             tokens of the prompt [512]
   --gen N                tokens decoded [64]
@@ -25,7 +26,8 @@ cargo xtask bench --model FILE... [--llama-python PYTHON] [options]
 #[derive(Debug, PartialEq)]
 pub(super) struct Arguments {
     pub(super) models: Vec<PathBuf>,
-    pub(super) llama_python: Option<PathBuf>,
+    /// Whom to compare with, and the Python that has its package.
+    pub(super) peers: Vec<(&'static Peer, PathBuf)>,
     pub(super) program: Option<PathBuf>,
     pub(super) machine: Option<String>,
     pub(super) out: Option<PathBuf>,
@@ -43,7 +45,7 @@ impl Arguments {
     pub(super) fn parse(given: &[String]) -> Result<Option<Arguments>> {
         let mut a = Arguments {
             models: Vec::new(),
-            llama_python: None,
+            peers: Vec::new(),
             program: None,
             machine: None,
             out: None,
@@ -69,7 +71,6 @@ impl Arguments {
                         a.models.push(more.into());
                     }
                 }
-                "--llama-python" => a.llama_python = Some(value()?.into()),
                 "--program" => a.program = Some(value()?.into()),
                 "--machine" => a.machine = Some(value()?.to_owned()),
                 "--out" => a.out = Some(value()?.into()),
@@ -80,6 +81,9 @@ impl Arguments {
                 "--gen" => a.generate = count(flag, value()?)?,
                 "--rounds" => a.rounds = count(flag, value()?)?,
                 "--no-readme" => a.readme = false,
+                _ if let Some(peer) = PEERS.iter().find(|peer| peer.flag == flag) => {
+                    a.peers.push((peer, value()?.into()))
+                }
                 _ => return Err(Error::UnknownArgument { chore: "bench", argument: flag.to_owned() }),
             }
         }
@@ -127,7 +131,10 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(a.models, [PathBuf::from("a.gguf"), PathBuf::from("b.gguf")]);
-        assert_eq!((a.rounds, a.readme, a.llama_python), (5, false, None));
+        assert_eq!((a.rounds, a.readme, a.peers.len()), (5, false, 0));
+        let a = parse("--model a --ik-python p --llama-python q").unwrap().unwrap();
+        let names: Vec<&str> = a.peers.iter().map(|(peer, _)| peer.name).collect();
+        assert_eq!(names, ["ik_llama.cpp", "llama.cpp"]);
         let cases = parse("--model a --threads 4,1 --depth 4096 --parallel 8").unwrap().unwrap().cases();
         assert_eq!(cases.len(), 6);
         assert_eq!(cases[1], Case { threads: 4, prompt: 0, generate: 64, depth: 4096, parallel: 1 });

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: our release program against llama.cpp on this machine, written down so that it can be judged.
+//! `cargo xtask bench`: our release program against its peers on this machine, written down so that it can be judged.
 //!
 //! Every engine runs alone, in a process of its own, in turn, round by round: a machine that is shared drifts, and only
 //! figures of one round compare. What is written: `bench/cpu/MACHINE-DATE.json` (machine, versions, commands, every
@@ -14,7 +14,7 @@ mod table;
 use crate::error::{Error, Result};
 use arguments::Arguments;
 use report::Report;
-use run::{Engine, Run};
+use run::{Engine, PEERS, Run};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,11 +39,9 @@ pub(crate) fn run(root: &Path, given: &[String], out: &mut dyn Write) -> Result<
     for round in 0..arguments.rounds {
         for model in &models {
             for case in arguments.cases() {
-                // Who begins alternates: the second run finds the file in the page cache, and the machine warm.
+                // Who begins changes: later runs find the file in the page cache, and the machine warm.
                 let mut order: Vec<&Engine> = engines.iter().collect();
-                if round % 2 == 1 {
-                    order.reverse();
-                }
+                order.rotate_left(round % engines.len());
                 for engine in order {
                     let run = engine.measure(model, &case, round);
                     writeln!(out, "{}", run.line())?;
@@ -84,12 +82,13 @@ fn engines(root: &Path, arguments: &Arguments, skipped: &mut Vec<String>) -> Res
         None => Engine::ours(build(root)?, machine::commit(root).as_deref())?,
     };
     let mut engines = vec![ours];
-    match &arguments.llama_python {
-        None => skipped.push("llama.cpp: no --llama-python was given".to_owned()),
-        Some(python) => match Engine::llama_cpp(python, &root.join("bench/peer_llama_cpp.py")) {
-            Ok(engine) => engines.push(engine),
-            Err(why) => skipped.push(format!("llama.cpp: {why}")),
-        },
+    for peer in PEERS {
+        let python = arguments.peers.iter().find(|(wanted, _)| *wanted == peer).map(|(_, python)| python);
+        match python.map(|python| Engine::peer(peer, python, &root.join("bench/peer_llama_cpp.py"))) {
+            None => skipped.push(format!("{}: no {} was given", peer.name, peer.flag)),
+            Some(Ok(engine)) => engines.push(engine),
+            Some(Err(why)) => skipped.push(format!("{}: {why}", peer.name)),
+        }
     }
     Ok(engines)
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::machine::{self, Machine};
-use super::run::{Case, Engine, FIGURES, LLAMA_CPP, OURS, Run};
+use super::run::{Case, Engine, FIGURES, OURS, PEERS, Run};
 use serde_json::{Value, json};
 
 /// One compared figure of one case.
@@ -12,8 +12,16 @@ pub(super) struct Row {
     pub(super) case: Case,
     pub(super) key: &'static str,
     pub(super) ours: f64,
-    pub(super) theirs: Option<f64>,
-    /// How much better ours is (above 1: better), taken inside each round: median, least, most.
+    /// Those that were measured, by name.
+    pub(super) theirs: Vec<Theirs>,
+}
+
+/// A peer's figure beside ours.
+#[derive(Debug, PartialEq)]
+pub(super) struct Theirs {
+    pub(super) engine: &'static str,
+    pub(super) value: f64,
+    /// How much better ours is (above 1: better), taken inside each round: median, least, most. None without a common round.
     pub(super) ratio: Option<(f64, f64, f64)>,
 }
 
@@ -60,10 +68,14 @@ impl Report {
     pub(super) fn json(&self) -> Value {
         let results = self.rows.iter().map(|row| {
             let Case { threads, prompt, generate, depth, parallel } = row.case;
+            let peers = row.theirs.iter().map(|Theirs { engine, value, ratio }| {
+                let ratio = ratio.map(|(median, least, most)| json!({"median": median, "min": least, "max": most}));
+                ((*engine).to_owned(), json!({"value": value, "ratio": ratio}))
+            });
             json!({
                 "model": row.model, "threads": threads, "prompt": prompt, "gen": generate, "depth": depth,
-                "parallel": parallel, "figure": row.key, OURS: row.ours, LLAMA_CPP: row.theirs,
-                "ratio": row.ratio.map(|(median, least, most)| json!({"median": median, "min": least, "max": most})),
+                "parallel": parallel, "figure": row.key, OURS: row.ours,
+                "peers": peers.collect::<serde_json::Map<_, _>>(),
             })
         });
         json!({
@@ -113,30 +125,30 @@ fn rows(runs: &[Run]) -> (Vec<Row>, Vec<String>) {
                 let mine = runs.iter().filter(|run| run.engine == engine && run.model == model && run.case == case);
                 mine.filter_map(|run| Some((run.round, run.figure(figure.key)?))).collect()
             };
-            let (ours, theirs) = (of(OURS), of(LLAMA_CPP));
+            let ours = of(OURS);
             let Some(our_median) = median(ours.iter().map(|(_, value)| *value).collect()) else { continue };
-            let mut ratios: Vec<f64> = Vec::new();
-            for (round, value) in &ours {
-                for (_, other) in theirs.iter().filter(|(other_round, _)| other_round == round) {
-                    ratios.push(if figure.less_is_better { other / value } else { value / other });
-                }
-            }
-            ratios.sort_by(f64::total_cmp);
-            let ratio = match (ratios.first(), ratios.last()) {
-                (Some(&least), Some(&most)) => median(ratios.clone()).map(|median| (median, least, most)),
-                _ => None,
-            };
-            rows.push(Row {
-                model: model.to_owned(),
-                case,
-                key: figure.key,
-                ours: our_median,
-                theirs: median(theirs.iter().map(|(_, value)| *value).collect()),
-                ratio,
+            let theirs = PEERS.iter().filter_map(|peer| {
+                let theirs = of(peer.name);
+                let value = median(theirs.iter().map(|(_, value)| *value).collect())?;
+                Some(Theirs { engine: peer.name, value, ratio: ratio(&ours, &theirs, figure.less_is_better) })
             });
+            let theirs = theirs.collect();
+            rows.push(Row { model: model.to_owned(), case, key: figure.key, ours: our_median, theirs });
         }
     }
     (rows, skipped)
+}
+
+/// Ratios inside the rounds that both have: median, least, most.
+fn ratio(ours: &[(usize, f64)], theirs: &[(usize, f64)], less_is_better: bool) -> Option<(f64, f64, f64)> {
+    let mut ratios: Vec<f64> = Vec::new();
+    for (round, value) in ours {
+        for (_, other) in theirs.iter().filter(|(other_round, _)| other_round == round) {
+            ratios.push(if less_is_better { other / value } else { value / other });
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    Some((median(ratios.clone())?, *ratios.first()?, *ratios.last()?))
 }
 
 /// The median; of an even number the mean of the middle two.
@@ -169,8 +181,8 @@ pub(super) mod tests {
     pub(in crate::bench) fn report() -> Report {
         let runs = vec![
             run(OURS, 0, Some(20.0), 0.5),
-            run(LLAMA_CPP, 0, Some(10.0), 1.0),
-            run(LLAMA_CPP, 1, None, 0.0),
+            run(PEERS[0].name, 0, Some(10.0), 1.0),
+            run(PEERS[0].name, 1, None, 0.0),
             run(OURS, 1, Some(30.0), 0.7),
         ];
         let arguments = Arguments::parse(&["--model".to_owned(), "m.gguf".to_owned()]).unwrap().unwrap();
@@ -184,12 +196,16 @@ pub(super) mod tests {
         assert_eq!(report.file_name(), "a-processor-2026-01-02.json");
         assert_eq!(report.rows.len(), 2);
         let row = &report.rows[0];
-        assert_eq!((row.key, row.ours, row.theirs, row.ratio), ("decode_tps", 25.0, Some(10.0), Some((2.0, 2.0, 2.0))));
-        assert_eq!(report.rows[1].ratio, Some((2.0, 2.0, 2.0)), "less is better");
+        assert_eq!((row.key, row.ours, row.theirs.len()), ("decode_tps", 25.0, 1));
+        assert_eq!(row.theirs[0], Theirs { engine: "llama.cpp", value: 10.0, ratio: Some((2.0, 2.0, 2.0)) });
+        assert_eq!(report.rows[1].theirs[0].ratio, Some((2.0, 2.0, 2.0)), "less is better");
         assert_eq!(report.skipped.len(), 2);
         assert!(report.skipped[1].contains("exit status: 4") && report.skipped[1].contains("round 2"));
         let json = report.json();
-        assert_eq!((json["runs"].as_array().unwrap().len(), &json["results"][0]["ratio"]["median"]), (4, &json!(2.0)));
+        assert_eq!(
+            (json["runs"].as_array().unwrap().len(), &json["results"][0]["peers"]["llama.cpp"]["ratio"]["median"]),
+            (4, &json!(2.0))
+        );
         assert_eq!(median(vec![]), None);
     }
 }

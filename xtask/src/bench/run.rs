@@ -39,11 +39,29 @@ pub(super) struct Engine {
     program: PathBuf,
     /// Comes before all other arguments.
     script: Option<PathBuf>,
+    package: Option<&'static str>,
     arguments: fn(&Case) -> Vec<(&'static str, String)>,
 }
 
 pub(super) const OURS: &str = "rustorch-cli";
-pub(super) const LLAMA_CPP: &str = "llama.cpp";
+
+/// Another engine, by way of a Python package that `bench/peer_llama_cpp.py` drives.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// As the figures and tables call it.
+    pub(super) name: &'static str,
+    /// Names the Python that has the package.
+    pub(super) flag: &'static str,
+    /// What pip calls the package.
+    distribution: &'static str,
+    package: &'static str,
+}
+
+/// The engines we are compared with, in the order of the tables' columns.
+pub(super) const PEERS: &[Peer] = &[
+    Peer { name: "llama.cpp", flag: "--llama-python", distribution: "llama-cpp-python", package: "llama_cpp" },
+    Peer { name: "ik_llama.cpp", flag: "--ik-python", distribution: "ik-llama-cpp-python", package: "ik_llama_cpp" },
+];
 
 impl Engine {
     /// Our program; `commit` is what it was built from, if that is known.
@@ -66,14 +84,15 @@ impl Engine {
             words.push(("--json", String::new()));
             words
         };
-        Ok(Engine { name: OURS, version, program, script: None, arguments })
+        Ok(Engine { name: OURS, version, program, script: None, package: None, arguments })
     }
 
-    /// llama.cpp by way of a Python package; an error says why that is not to be had.
-    pub(super) fn llama_cpp(python: &Path, script: &Path) -> std::result::Result<Engine, String> {
-        let ask = "import llama_cpp; print(llama_cpp.__version__)";
-        let version = said(Command::new(python).args(["-c", ask]))
-            .map_err(|why| format!("{} has no usable llama_cpp ({why})", file_name(python)))?;
+    /// A peer, run by the Python that has its package; an error says why that is not to be had.
+    pub(super) fn peer(peer: &Peer, python: &Path, script: &Path) -> std::result::Result<Engine, String> {
+        let Peer { distribution, package, .. } = *peer;
+        let ask = format!("import {package}; print({package}.__version__)");
+        let version = said(Command::new(python).args(["-c", &ask]))
+            .map_err(|why| format!("{} has no usable {package} ({why})", file_name(python)))?;
         if !script.is_file() {
             return Err(format!("{} is missing", file_name(script)));
         }
@@ -87,9 +106,9 @@ impl Engine {
             ];
             words.map(|(flag, n)| (flag, n.to_string())).to_vec()
         };
-        let version = format!("llama-cpp-python {}", version.trim());
+        let version = format!("{distribution} {}", version.lines().last().unwrap_or_default().trim());
         let (program, script) = (python.to_path_buf(), Some(script.to_path_buf()));
-        Ok(Engine { name: LLAMA_CPP, version, program, script, arguments })
+        Ok(Engine { name: peer.name, version, program, script, package: Some(package), arguments })
     }
 
     /// Runs once. A failure is a result too.
@@ -98,6 +117,7 @@ impl Engine {
         if self.script.is_none() {
             words.push("bench".into());
         }
+        words.extend(self.package.iter().flat_map(|package| ["--package".into(), package.into()]));
         words.extend(["--model".into(), model.as_os_str().to_owned()]);
         for (flag, value) in (self.arguments)(case) {
             words.push(flag.into());
@@ -117,6 +137,7 @@ impl Engine {
             Some(_) => vec!["python bench/peer_llama_cpp.py".to_owned()],
             None => vec![format!("{OURS} bench")],
         };
+        words.extend(self.package.iter().map(|package| format!("--package {package}")));
         words.push("--model MODEL".to_owned());
         let flags = (self.arguments)(case);
         words.extend(flags.into_iter().map(|(flag, value)| format!("{flag} {value}").trim_end().to_owned()));
@@ -227,11 +248,19 @@ mod tests {
     #[test]
     fn commands_hold_no_paths() {
         let arguments = |_: &Case| vec![("--threads", "2".to_owned()), ("--json", String::new())];
-        let mut engine = Engine { name: OURS, version: String::new(), program: "/a/b".into(), script: None, arguments };
+        let mut engine = Engine {
+            name: OURS,
+            version: String::new(),
+            program: "/a/b".into(),
+            script: None,
+            package: None,
+            arguments,
+        };
         let case = Case { threads: 2, prompt: 0, generate: 1, depth: 0, parallel: 1 };
         assert_eq!(engine.command(&case), "rustorch-cli bench --model MODEL --threads 2 --json");
-        engine.script = Some("/c/bench/peer_llama_cpp.py".into());
-        assert_eq!(engine.command(&case), "python bench/peer_llama_cpp.py --model MODEL --threads 2 --json");
+        (engine.script, engine.package) = (Some("/c/bench/peer_llama_cpp.py".into()), Some("llama_cpp"));
+        let command = "python bench/peer_llama_cpp.py --package llama_cpp --model MODEL --threads 2 --json";
+        assert_eq!(engine.command(&case), command);
         let run = engine.measure(Path::new("/x/m.gguf"), &case, 0);
         assert!(run.result.is_err() && run.line().contains("failed") && run.json()["model"] == "m.gguf", "{run:?}");
     }

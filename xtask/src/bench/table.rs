@@ -1,7 +1,7 @@
 //! The table of the READMEs, between two marks.
 
 use super::report::{Report, Row};
-use super::run::{LLAMA_CPP, OURS};
+use super::run::{OURS, PEERS};
 use std::fmt::Write;
 
 pub(super) const BEGIN: &str = "<!-- speed: begin (written by `cargo xtask bench`) -->";
@@ -40,36 +40,36 @@ pub(super) fn section(report: &Report, language: Language) -> String {
 
 /// The rows as a Markdown table; columns of an engine that was not measured are left out.
 pub(super) fn markdown(report: &Report, language: Language) -> String {
-    let compared = report.rows.iter().any(|row| row.theirs.is_some());
+    let measured = |name: &str| report.rows.iter().any(|row| row.theirs.iter().any(|theirs| theirs.engine == name));
+    let peers: Vec<&str> = PEERS.iter().map(|peer| peer.name).filter(|name| measured(name)).collect();
     let mut out = format!(
-        "| {} | {} | {} |",
+        "| {} | {} | {} | {OURS} |",
         language.pick("Model", "モデル"),
         language.pick("Threads", "スレッド"),
         language.pick("Test", "測定"),
     );
-    if compared {
-        let _ = write!(out, " {LLAMA_CPP} |");
+    for name in &peers {
+        let _ = write!(out, " {name} | {} |", language.pick("ratio", "比"));
     }
-    let _ = write!(out, " {OURS} |");
-    if compared {
-        let _ = write!(out, " {} |", language.pick("Ratio", "比"));
-    }
-    let columns = if compared { 6 } else { 4 };
-    let _ = writeln!(out, "\n|{}", "---|".repeat(columns));
+    let _ = writeln!(out, "\n|{}", "---|".repeat(4 + 2 * peers.len()));
     for row in &report.rows {
         let model = row.model.trim_end_matches(".gguf");
-        let _ = write!(out, "| {model} | {} | {} |", row.case.threads, test(row, language));
-        if compared {
-            let _ = write!(out, " {} |", row.theirs.map_or_else(|| "–".to_owned(), |value| shown(row.key, value)));
-        }
-        let _ = write!(out, " {} |", shown(row.key, row.ours));
-        if compared {
-            let ratio = row.ratio.map(|(median, least, most)| format!("{median:.2} ({least:.2}–{most:.2})"));
-            let _ = write!(out, " {} |", ratio.unwrap_or_else(|| "–".to_owned()));
+        let _ =
+            write!(out, "| {model} | {} | {} | {} |", row.case.threads, test(row, language), shown(row.key, row.ours));
+        for name in &peers {
+            let theirs = row.theirs.iter().find(|theirs| theirs.engine == *name);
+            let value = theirs.map(|theirs| shown(row.key, theirs.value));
+            let ratio = theirs.and_then(|theirs| theirs.ratio);
+            let ratio = ratio.map(|(median, least, most)| format!("{median:.2} ({least:.2}–{most:.2})"));
+            let _ = write!(out, " {} | {} |", or_dash(value), or_dash(ratio));
         }
         out.push('\n');
     }
     out
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "–".to_owned())
 }
 
 /// What a row measured, in words.
@@ -116,7 +116,7 @@ mod tests {
     fn a_table_in_both_languages() {
         let report = report();
         let english = section(&report, Language::English);
-        assert!(english.contains("| m | 2 | decode 64, t/s | 10.0 | 25.0 | 2.00 (2.00–2.00) |"), "{english}");
+        assert!(english.contains("| m | 2 | decode 64, t/s | 25.0 | 10.0 | 2.00 (2.00–2.00) |"), "{english}");
         assert!(english.contains("[bench/cpu/a-processor-2026-01-02.json]"), "{english}");
         assert!(section(&report, Language::Japanese).contains("| m | 2 | 生成 64, t/s |"));
         let columns: Vec<usize> =
