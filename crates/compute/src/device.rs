@@ -5,7 +5,7 @@
 //! an operation that adds to the residual stream takes it as an input and writes a new buffer. Shapes and dtypes are
 //! checked here at this boundary; below it code trusts its inputs.
 
-use crate::Result;
+use crate::{LowRank, Result};
 use std::{any::Any, ops::Range, sync::Arc};
 use tensor::{DType, HostTensor, Shape};
 
@@ -49,6 +49,7 @@ pub struct Weight {
     pub(crate) shape: Shape,
     pub(crate) resident: usize,
     pub(crate) mapped: bool,
+    pub(crate) low_rank: Vec<LowRank>,
 }
 
 impl Weight {

@@ -8,6 +8,8 @@
 pub mod cpu;
 mod device;
 mod error;
+mod low_rank;
 
 pub use device::*;
 pub use error::{Error, Result};
+pub use low_rank::LowRank;

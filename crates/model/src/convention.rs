@@ -3,6 +3,7 @@
 //! What belongs here: which one a file follows, told by its metadata and by nothing else, and the lookups that translate.
 //! What does not: the tables of names (`hugging_face.rs`, `meta.rs`), the meaning of numbers (`hyper.rs`).
 
+use crate::adapter::is_adapter;
 use crate::arch::META;
 use crate::{Architecture, Error, ExpertOrder, Result};
 use crate::{hugging_face, meta};
@@ -30,6 +31,9 @@ pub(crate) enum Convention {
 impl Convention {
     /// The convention and the family of a file. Error: neither is to be seen, or a family that is not supported.
     pub(crate) fn of(metadata: &Metadata) -> Result<(Convention, &'static Architecture)> {
+        if is_adapter(metadata) && !hugging_face::is_followed(metadata) {
+            return Err(Error::IsAnAdapter);
+        }
         if let Some(name) = metadata.str(ARCHITECTURE_KEY)? {
             return Ok((Convention::House, Architecture::find(name)?));
         }
@@ -114,13 +118,18 @@ impl<'a> Names<'a> {
         found.or_else(|| self.spellings(name).into_iter().next()).unwrap_or_else(|| name.to_owned())
     }
 
-    /// Names of the pieces of a tensor that the file stores as `n` along its first dimension. `None`: it is in one.
-    pub(crate) fn pieces(&self, name: &str, n: usize) -> Option<Vec<String>> {
+    /// The file's name of the tensor; of one that is stored in pieces, that of all of them, with `{}`.
+    pub(crate) fn spelling(&self, name: &str) -> String {
         let spellings = self.spellings(name);
         let in_file = |s: &&String| self.checkpoint.tensor(&hugging_face::piece(s, 0)).is_some();
-        let spelling = spellings.iter().find(in_file).or(spellings.first())?;
-        let split = hugging_face::piece(spelling, 0) != *spelling;
-        split.then(|| (0..n).map(|i| hugging_face::piece(spelling, i)).collect())
+        spellings.iter().find(in_file).or(spellings.first()).cloned().unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Names of the pieces of a tensor that the file stores as `n` along its first dimension. `None`: it is in one.
+    pub(crate) fn pieces(&self, name: &str, n: usize) -> Option<Vec<String>> {
+        let spelling = self.spelling(name);
+        let split = hugging_face::piece(&spelling, 0) != spelling;
+        split.then(|| (0..n).map(|i| hugging_face::piece(&spelling, i)).collect())
     }
 
     /// What the file's norm weights lack.

@@ -4,7 +4,9 @@
 //! What does not: how an operation is computed (`compute`), which families exist (`arch/`), where weights come from
 //! (`load.rs`).
 
+use crate::adapter::{AdapterInfo, Adapters, EmbeddingAddition};
 use crate::batch::cut;
+use crate::convention::Convention;
 use crate::load::{LoadOptions, LoadProgress, Retype, load};
 use crate::scratch::{Scratch, ScratchSizes};
 use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights, Weights};
@@ -25,6 +27,8 @@ pub struct MemoryUse {
     pub mapped_bytes: u64,
     /// Bytes for the activations of one pass.
     pub scratch_bytes: u64,
+    /// Bytes of all adapters.
+    pub adapters_bytes: u64,
 }
 
 /// A model ready to run: its numbers, its weights on a device, and scratch memory for one pass at a time.
@@ -47,6 +51,7 @@ struct Model {
     hyper: HyperParams,
     device: Arc<dyn Device>,
     weights: Weights,
+    adapters: Adapters,
 }
 
 impl Decoder {
@@ -81,8 +86,10 @@ impl Decoder {
             weights_bytes: loaded.resident_bytes,
             mapped_bytes: loaded.mapped_bytes,
             scratch_bytes: sizes.bytes,
+            adapters_bytes: 0,
         };
-        let model = Model { hyper, device, weights: loaded.weights };
+        let adapters = Adapters::new(Convention::of(checkpoint.metadata())?.0, loaded.placed);
+        let model = Model { hyper, device, weights: loaded.weights, adapters };
         Ok(Decoder { model, scratch, max_rows, memory, unused: loaded.unused })
     }
 
@@ -109,6 +116,49 @@ impl Decoder {
     /// Tensors of the file that the model does not need (other modalities, copies).
     pub fn unused_tensors(&self) -> &[String] {
         &self.unused
+    }
+
+    /// Adds an adapter: what `checkpoint` holds, in any convention, times `scale`. Keys and values computed before belong to
+    /// another model from then on. After an error everything is as before.
+    ///
+    /// Errors: no adapter, one for another model, one of a kind that is not supported, a scale that is not finite.
+    pub fn add_adapter(&mut self, checkpoint: &Checkpoint, scale: f32) -> Result<()> {
+        let Model { hyper, device, weights, adapters } = &mut self.model;
+        adapters.add(checkpoint, scale, hyper, &**device, weights)?;
+        self.adapters_changed()
+    }
+
+    /// Gives adapter `index` another scale; see [`Decoder::add_adapter`].
+    ///
+    /// Errors: no such adapter, a scale that is not finite.
+    pub fn scale_adapter(&mut self, index: usize, scale: f32) -> Result<()> {
+        let Model { weights, adapters, .. } = &mut self.model;
+        adapters.scale(index, scale, weights)
+    }
+
+    /// Takes adapter `index` away; those behind it move up.
+    ///
+    /// Error: no such adapter.
+    pub fn remove_adapter(&mut self, index: usize) -> Result<()> {
+        let Model { weights, adapters, .. } = &mut self.model;
+        adapters.remove(index, weights)?;
+        self.adapters_changed()
+    }
+
+    /// The adapters, in the order in which they were added.
+    pub fn adapters(&self) -> &[AdapterInfo] {
+        self.model.adapters.info()
+    }
+
+    /// Memory that goes with them.
+    fn adapters_changed(&mut self) -> Result<()> {
+        let adapters = &self.model.adapters;
+        self.memory.adapters_bytes = adapters.bytes();
+        let narrow = self.max_rows.saturating_mul(adapters.embedding_rank());
+        if self.scratch.narrow.len() < narrow {
+            self.scratch.narrow = self.model.device.alloc(narrow)?;
+        }
+        Ok(())
     }
 
     /// A KV cache for `n_positions` positions in all sequences together, rounded up to whole blocks.
@@ -166,7 +216,7 @@ impl Model {
         cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let Scratch { x, y, spare, q, attention, chunk, .. } = scratch;
+        let Scratch { x, y, spare, q, attention, chunk, narrow, .. } = scratch;
         let rows = if part.rows.len() == all_rows.len() {
             all_rows
         } else {
@@ -182,6 +232,12 @@ impl Model {
             None => None,
         };
         self.device.embed(&self.weights.embedding, tokens, self.hyper.embedding_scale, places, x)?;
+        for (EmbeddingAddition { table, up, .. }, scale) in self.adapters.of_embedding() {
+            self.device.embed(table, tokens, 1.0, None, narrow)?;
+            let scale = scale * self.hyper.embedding_scale;
+            self.device.linear(narrow, rows.len(), None, up, Epilogue { norm: None, scale, residual: Some(x) }, y)?;
+            std::mem::swap(x, y);
+        }
         for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
             go_on()?;
             self.queries(x, rows, params, block, cache, layer, q)?;

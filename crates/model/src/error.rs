@@ -82,6 +82,51 @@ pub enum Error {
         /// The first of them.
         first: String,
     },
+    /// A file that is to be an adapter and is none.
+    #[error("this is no adapter: neither `general.type` nor an adapter_config.json beside it says so")]
+    NotAnAdapter,
+    /// An adapter that is to be a model.
+    #[error("this is an adapter, not a model: it changes a model that is loaded without it")]
+    IsAnAdapter,
+    /// An adapter without a single addition.
+    #[error("the adapter holds no pair of matrices")]
+    EmptyAdapter,
+    /// An adapter made for another family.
+    #[error("the adapter is for the architecture {adapter:?}, the model is {model}")]
+    AdapterFamily {
+        /// What the adapter says.
+        adapter: String,
+        /// The model's.
+        model: &'static str,
+    },
+    /// An adapter for a tensor that the model does not have.
+    #[error("the adapter is for another model: it adds to {target}, which this model ({model}) has no matrix for")]
+    AdapterTarget {
+        /// The tensor it is for.
+        target: String,
+        /// The model's family.
+        model: &'static str,
+    },
+    /// One of the two matrices of an addition is missing.
+    #[error("the adapter has the tensor {tensor} but not {missing}")]
+    AdapterHalf {
+        /// The one that is there.
+        tensor: String,
+        /// The other.
+        missing: String,
+    },
+    /// A scale that is no number.
+    #[error("the scale {scale} of an adapter is not finite")]
+    AdapterScale {
+        /// What it is.
+        scale: f32,
+    },
+    /// An adapter that there is not.
+    #[error("there is no adapter number {}", .index + 1)]
+    NoAdapter {
+        /// Its index.
+        index: usize,
+    },
     /// A size that does not fit the address space.
     #[error("the size of {what} overflows")]
     Overflow {

@@ -198,6 +198,11 @@ pub(crate) fn architecture(metadata: &Metadata) -> Result<Option<&'static Archit
     class.map(|class| Architecture::find_model_type(class.split("For").next().unwrap_or_default())).transpose()
 }
 
+/// Whether there is a `config.json`.
+pub(crate) fn is_followed(metadata: &Metadata) -> bool {
+    metadata.iter().any(|(key, _)| key.starts_with("config."))
+}
+
 /// Where `key` is in the metadata, something before null; or where it would be.
 pub(crate) fn key(metadata: &Metadata, key: &str) -> String {
     let names = KEYS.iter().find(|(house, _)| *house == key).map_or(&[][..], |(_, names)| names);
@@ -305,6 +310,14 @@ pub(crate) fn tensor(root: Root, architecture: &Architecture, name: &str) -> Vec
         }
     }
     Vec::new()
+}
+
+/// Names of the house's tensor `name` below every root.
+pub(crate) fn everywhere(architecture: &Architecture, name: &str) -> Vec<String> {
+    let mut names: Vec<String> = ROOTS.iter().flat_map(|&root| tensor(root, architecture, name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The house's names of all parts that a layer of this family may have, without the kind of tensor.

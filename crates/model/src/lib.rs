@@ -7,6 +7,7 @@
 //! Face and of Meta, told by the metadata, but no file format and no device by name.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod arch;
 mod architecture;
 mod batch;
@@ -23,9 +24,11 @@ mod load;
 mod meta;
 mod plan;
 mod rope;
+mod row_order;
 mod scratch;
 mod weights;
 
+pub use adapter::AdapterInfo;
 pub use architecture::{Architecture, ExpertOrder, NormPlaces, WindowPattern, WindowedRope};
 pub use batch::Batch;
 pub use cache::{kv_bytes, kv_spec};

@@ -53,6 +53,7 @@ impl ScratchSizes {
             spare: device.alloc(self.spare)?,
             q: device.alloc(self.q)?,
             attention: device.alloc(self.attention)?,
+            narrow: device.alloc(0)?,
             logits: device.alloc(self.logits)?,
             n_logit_rows: self.n_logit_rows,
             host_logits: Vec::new(),
@@ -74,6 +75,8 @@ pub(crate) struct Scratch {
     pub(crate) q: Buffer,
     /// Attention's result, `[max_rows, n_heads · v_head_dim]`.
     pub(crate) attention: Buffer,
+    /// What an addition to the embedding makes of tokens, `[max_rows, rank]`; as wide as the widest one needs.
+    pub(crate) narrow: Buffer,
     /// Logits on the device, `[n_logit_rows, n_vocab]`.
     pub(crate) logits: Buffer,
     pub(crate) n_logit_rows: usize,

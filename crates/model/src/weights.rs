@@ -14,6 +14,31 @@ pub(crate) struct Weights {
     pub(crate) head: Projection,
 }
 
+impl Weights {
+    /// Every matrix that operations multiply with, but the embedding.
+    pub(crate) fn projections_mut(&mut self) -> Vec<&mut Projection> {
+        let mut all = vec![&mut self.head];
+        for block in &mut self.blocks {
+            all.push(&mut block.o);
+            match &mut block.attention {
+                AttentionWeights::Plain { q, k, v, .. } => all.extend([q, k, v]),
+                AttentionWeights::Latent { q_down, q, kv_down, k_up, v_up, .. } => {
+                    all.extend([q, kv_down, k_up, v_up]);
+                    all.extend(q_down.as_mut().map(|(down, _)| down));
+                }
+            }
+            match &mut block.feed_forward {
+                FeedForwardWeights::Dense(dense) => dense.projections_mut(&mut all),
+                FeedForwardWeights::Experts { shared, router, gate, up, down, .. } => {
+                    all.extend([router, gate, up, down]);
+                    shared.iter_mut().for_each(|dense| dense.projections_mut(&mut all));
+                }
+            }
+        }
+        all
+    }
+}
+
 /// The weights of one layer.
 pub(crate) struct Block {
     pub(crate) attn_norm: Option<Norm>,
@@ -57,6 +82,13 @@ pub(crate) struct DenseWeights {
     pub(crate) down: Projection,
     /// How much of its result counts, by token.
     pub(crate) output_gate: Option<Weight>,
+}
+
+impl DenseWeights {
+    fn projections_mut<'w>(&'w mut self, all: &mut Vec<&'w mut Projection>) {
+        all.extend([&mut self.up, &mut self.down]);
+        all.extend(&mut self.gate);
+    }
 }
 
 /// The weights of a layer's second half.

@@ -44,7 +44,7 @@ pub(crate) fn upload(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> 
             (CpuWeight::Rows(tensor.bytes().clone()), tensor.bytes().len(), true)
         }
     };
-    Ok(Weight { inner: Arc::new(inner), dtype, shape, resident, mapped })
+    Ok(Weight { inner: Arc::new(inner), dtype, shape, resident, mapped, low_rank: Vec::new() })
 }
 
 /// A matrix, or each matrix of a stack, repacked; with its bytes.

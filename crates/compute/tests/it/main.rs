@@ -5,4 +5,5 @@ mod arguments;
 mod attention;
 mod feed_forward;
 mod linear;
+mod low_rank;
 mod reference;

@@ -1,39 +1,10 @@
 //! The rows of a tensor to be written, a few at a time: bytes of the source in the order that the new file has them.
 
+use crate::row_order::{Heads, source_row};
 use crate::{Error, Result};
 use checkpoint::Checkpoint;
 use std::ops::Range;
 use tensor::{DType, HostTensor};
-
-/// Rows of query or key heads, whose elements pair otherwise in the new file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Heads {
-    /// The rows of the tensor that are heads.
-    pub(super) rows: Range<usize>,
-    /// Rows of one head.
-    pub(super) head_dim: usize,
-    /// Leading rows of a head that rotate; even.
-    pub(super) n_dims: usize,
-}
-
-impl Heads {
-    /// The row of the source that becomes row `row`: halves side by side become neighbours.
-    fn source(&self, row: usize) -> usize {
-        if !self.rows.contains(&row) || self.head_dim == 0 {
-            return row;
-        }
-        let element = (row - self.rows.start) % self.head_dim;
-        if element >= self.n_dims {
-            return row;
-        }
-        row - element + element % 2 * (self.n_dims / 2) + element / 2
-    }
-}
-
-/// The row of the source that becomes row `row`.
-pub(super) fn source_row(heads: &[Heads], row: usize) -> usize {
-    heads.iter().find(|heads| heads.rows.contains(&row)).map_or(row, |heads| heads.source(row))
-}
 
 /// A tensor open for reading by rows.
 pub struct Rows {

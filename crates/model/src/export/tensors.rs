@@ -1,14 +1,14 @@
 //! Which tensors a written model has, and how each is made: renamed, its pieces joined, rows of heads put in the order in
 //! which they pair, norms completed, factors of RoPE computed.
 
-use super::rows::{Heads, Rows, source_row};
+use super::rows::Rows;
 use crate::convention::{Convention, Names};
 use crate::hugging_face;
 use crate::load::transposed;
 use crate::rope::RopeScaling;
+use crate::row_order::{self, Heads, source_row};
 use crate::{Architecture, Error, ExpertOrder, HyperParams, Result};
 use checkpoint::{Checkpoint, TensorInfo};
-use compute::RopePairing;
 use std::collections::HashSet;
 use std::ops::Range;
 use tensor::{DType, HostTensor, Place, Shape, Site};
@@ -275,7 +275,9 @@ impl Maker<'_> {
         };
         let shape = shape.ok_or_else(|| Error::Overflow { what: name.to_owned() })?;
         self.check_shape(name, info, &shape, layer)?;
-        let heads = layer.map_or_else(Vec::new, |layer| self.heads(part, layer, &shape));
+        let n = shape.dims().first().copied().unwrap_or(0);
+        let heads =
+            layer.map_or_else(Vec::new, |layer| row_order::heads(self.hyper.architecture, self.hyper, layer, part, n));
         let offset = if part.ends_with("norm") && name.ends_with(".weight") { self.names.norm_offset() } else { 0.0 };
         let is_vector = shape.dims().len() == 1;
         let runs = layer.filter(|_| part == "attn_qkv").map_or_else(Vec::new, |layer| self.runs_by_head(layer));
@@ -303,13 +305,7 @@ impl Maker<'_> {
         let Some(params) = self.hyper.layers.get(layer).filter(|_| self.names.are_fused_by_head()) else {
             return Vec::new();
         };
-        let group = params.n_heads / params.n_kv_heads.max(1) * params.head_dim;
-        let step = group + params.head_dim + params.v_head_dim;
-        let by_head = |from: usize, len: usize| {
-            (0..params.n_kv_heads).map(move |head| head * step + from..head * step + from + len)
-        };
-        let (q, k) = (by_head(0, group), by_head(group, params.head_dim));
-        q.chain(k).chain(by_head(group + params.head_dim, params.v_head_dim)).collect()
+        row_order::by_head(params).into_iter().flatten().collect()
     }
 
     /// Error: a matrix of a layer whose shape is not what the numbers say, in the order that the house has them.
@@ -359,22 +355,6 @@ impl Maker<'_> {
             site: site(name, &shape, self.hyper, self.is_tied),
             source: Source::Tensors(pieces, Vec::new()),
         })
-    }
-
-    /// The rows of a layer's part (elements of a vector) whose pairs are neighbours in the house's order.
-    fn heads(&self, part: &str, layer: usize, shape: &Shape) -> Vec<Heads> {
-        let Some(params) = self.hyper.layers.get(layer) else { return Vec::new() };
-        let pairings = (self.hyper.rope.pairing, self.hyper.architecture.pairing);
-        if pairings != (RopePairing::Halves, RopePairing::Interleaved) {
-            return Vec::new();
-        }
-        let n = shape.dims().first().copied().unwrap_or(0);
-        let heads = |rows| Heads { rows, head_dim: params.head_dim, n_dims: self.hyper.rope.n_dims };
-        match part {
-            "attn_q" | "attn_k" | "attn_q_norm" | "attn_k_norm" => vec![heads(0..n)],
-            "attn_qkv" => vec![heads(0..(params.q_dim() + params.k_dim()).min(n))],
-            _ => Vec::new(),
-        }
     }
 
     /// Everything made. Error: tensors that must mean something and have no place.

@@ -78,7 +78,8 @@ impl<'a> Stack<'a> {
     pub(crate) fn expert(&self, expert: usize) -> View<'a> {
         let first = expert * self.n_out;
         let bias = self.all.bias.map(|bias| &bias[first..first + self.n_out]);
-        View { matrix: self.all.matrix.part(expert, self.n_out), bias, ..self.all }
+        let additions = self.all.additions.part(expert);
+        View { matrix: self.all.matrix.part(expert, self.n_out), bias, additions, ..self.all }
     }
 
     /// The product of one expert's rows, which lie at its slots of `x` and `out`.

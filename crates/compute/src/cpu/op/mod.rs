@@ -9,6 +9,7 @@ pub(crate) mod feed_forward;
 pub(crate) mod latent;
 pub(crate) mod linear;
 pub(crate) mod logits;
+pub(crate) mod low_rank;
 pub(crate) mod norm;
 pub(crate) mod product;
 pub(crate) mod qkv;

@@ -8,7 +8,10 @@
 //!
 //! What belongs here: tiling and the choice of the inner loop. What does not: the loops (`simd`), formats (`tensor`).
 
-use super::{Team, argument};
+use super::{
+    Team, argument,
+    low_rank::{self, Additions, LowRankScratch},
+};
 use crate::{
     Projection, Result,
     cpu::{
@@ -38,6 +41,7 @@ pub(crate) struct ProductScratch {
     entries: Vec<Entry>,
     jobs: Vec<Job>,
     columns: Scratch<u8>,
+    pub(crate) low_rank: LowRankScratch,
 }
 
 /// Where a product's chunks and columns begin.
@@ -72,6 +76,10 @@ pub(crate) struct Product<'a> {
     pub(crate) scale: f32,
     /// `[n, n_out]`.
     pub(crate) residual: Option<&'a [f32]>,
+    /// Added to what `out` holds; without a residual.
+    pub(crate) accumulate: bool,
+    /// What else the weight adds.
+    pub(crate) additions: Additions<'a>,
     /// `[n, n_out]`.
     pub(crate) out: SharedMut<'a, f32>,
 }
@@ -79,7 +87,8 @@ pub(crate) struct Product<'a> {
 impl<'a> Product<'a> {
     /// `x · matrixᵀ + bias`.
     pub(crate) fn plain(view: View<'a>, x: &'a [f32], n: usize, out: SharedMut<'a, f32>) -> Self {
-        Self { matrix: view.matrix, bias: view.bias, x, n, input: view.input, scale: 1.0, residual: None, out }
+        let View { matrix, bias, input, additions } = view;
+        Self { matrix, bias, x, n, input, scale: 1.0, residual: None, accumulate: false, additions, out }
     }
 
     fn rounding(&self) -> Rounding {
@@ -98,6 +107,8 @@ pub(crate) struct View<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// How its input is rounded.
     pub(crate) input: Input,
+    /// What else the weight adds.
+    pub(crate) additions: Additions<'a>,
 }
 
 impl<'a> View<'a> {
@@ -116,18 +127,31 @@ impl<'a> View<'a> {
             return Err(argument(op, format_args!("{name} is {shape} and should be [{n_out}, {n_in}]")));
         }
         let bias = weight::optional_vector(op, projection.bias.as_ref(), matrix.n_rows)?;
-        Ok(Self { matrix, bias, input: Input::Usual })
+        let additions = Additions::of(projection.weight.low_rank());
+        Ok(Self { matrix, bias, input: Input::Usual, additions })
     }
 }
 
-/// Computes `count` products in one region; `product(i)` describes each. Outputs must not overlap.
+/// Computes `count` products in one region, and what the additions of their weights add; `product(i)` describes each.
+/// Outputs must not overlap.
 pub(crate) fn products<'a>(
     team: &mut Team,
     scratch: &mut ProductScratch,
     count: usize,
     product: impl Fn(usize) -> Product<'a> + Sync,
 ) -> Result<()> {
-    let ProductScratch { entries, jobs, columns } = scratch;
+    plain_products(team, scratch, count, &product)?;
+    low_rank::add(team, scratch, count, &product)
+}
+
+/// [`products`] without additions.
+pub(crate) fn plain_products<'a>(
+    team: &mut Team,
+    scratch: &mut ProductScratch,
+    count: usize,
+    product: &(impl Fn(usize) -> Product<'a> + Sync),
+) -> Result<()> {
+    let ProductScratch { entries, jobs, columns, .. } = scratch;
     entries.clear();
     jobs.clear();
     let (mut n_chunks, mut n_blocks, mut n_bytes, mut n_floats) = (0, 0, 0, 0);
@@ -315,6 +339,10 @@ fn store(product: &Product<'_>, c: usize, first: usize, sums: &[f32]) {
     let residual = product.residual.map(|r| &r[start..start + sums.len()]);
     for (i, (o, sum)) in out.iter_mut().zip(sums).enumerate() {
         let y = bias.map_or(*sum, |b| sum + b[i]) * product.scale;
-        *o = residual.map_or(y, |r| r[i] + y);
+        *o = match residual {
+            Some(residual) => residual[i] + y,
+            None if product.accumulate => *o + y,
+            None => y,
+        };
     }
 }

@@ -1,0 +1,236 @@
+//! Brings the matrices of an adapter to a model: finds the tensors they are for, puts rows in the order that the model's own
+//! file has them in, cuts where the model has several matrices of what was one, and stacks what experts have apart.
+
+use super::source::{Pair, Source, Table};
+use super::{Addition, EmbeddingAddition};
+use crate::convention::Convention;
+use crate::load::{Placed, chosen_rows, in_tensor, transposed};
+use crate::{Error, HyperParams, Result, hugging_face, row_order};
+use checkpoint::Checkpoint;
+use compute::{Device, LowRank, Projection, WeightUse};
+use std::collections::HashMap;
+use tensor::{HostTensor, Shape};
+
+/// The house's name of the embedding.
+const EMBEDDING: &str = "token_embd.weight";
+
+/// What it takes.
+pub(super) struct Fit<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) hyper: &'a HyperParams,
+    pub(super) device: &'a dyn Device,
+    pub(super) placed: &'a [Placed],
+    /// The convention of the model's file.
+    pub(super) own: Convention,
+}
+
+/// A matrix of the model that a pair is for; of a stack, one of its matrices where the pair is for it alone.
+#[derive(Clone, Copy)]
+struct Target {
+    place: usize,
+    expert: Option<usize>,
+}
+
+/// The pairs for single matrices of a stack, by the matrix.
+type Experts<'p> = HashMap<usize, Vec<(usize, &'p Pair)>>;
+
+impl Fit<'_> {
+    /// All additions of a file, on the device.
+    pub(super) fn all(&self, source: &Source) -> Result<(Vec<Addition>, Vec<EmbeddingAddition>)> {
+        let targets = self.targets(source.convention);
+        let embeddings = self.spellings(source.convention, EMBEDDING, EMBEDDING, EMBEDDING);
+        let (mut additions, mut embedding, mut experts) = (Vec::new(), Vec::new(), Experts::new());
+        for pair in &source.pairs {
+            if let Some(table) = pair.table {
+                if !embeddings.contains(&pair.target) {
+                    return Err(self.no_target(pair));
+                }
+                embedding.push(self.embedding(pair, table)?);
+                continue;
+            }
+            let Some(found) = targets.get(&pair.target) else { return Err(self.no_target(pair)) };
+            for target in found {
+                match target.expert {
+                    Some(expert) => experts.entry(target.place).or_default().push((expert, pair)),
+                    None => additions.push(self.whole(source.convention, target.place, pair)?),
+                }
+            }
+        }
+        let mut stacks: Vec<_> = experts.into_iter().collect();
+        stacks.sort_unstable_by_key(|(place, _)| *place);
+        for (place, pairs) in stacks {
+            additions.push(self.stack(place, &pairs)?);
+        }
+        Ok((additions, embedding))
+    }
+
+    fn no_target(&self, pair: &Pair) -> Error {
+        let target: String = pair.target.chars().take(120).flat_map(char::escape_debug).collect();
+        Error::AdapterTarget { target, model: self.hyper.architecture.name }
+    }
+
+    /// What files of a convention may call a tensor of the house, of the house's files, and of the model's file.
+    fn spellings(&self, convention: Convention, name: &str, house: &str, own: &str) -> Vec<String> {
+        match convention {
+            Convention::House => vec![house.to_owned()],
+            Convention::Meta => vec![own.to_owned()],
+            Convention::HuggingFace => {
+                let mut all = hugging_face::everywhere(self.hyper.architecture, name);
+                if self.own == convention && !all.iter().any(|known| known == own) {
+                    all.push(own.to_owned());
+                }
+                all
+            }
+        }
+    }
+
+    /// The matrices of the model by the names that an adapter has for them.
+    fn targets(&self, convention: Convention) -> HashMap<String, Vec<Target>> {
+        let mut targets: HashMap<String, Vec<Target>> = HashMap::new();
+        for (place, placed) in self.placed.iter().enumerate() {
+            let n = placed.weight.shape().dims().first().copied().unwrap_or(0);
+            for spelling in self.spellings(convention, &placed.name, &placed.house, &placed.own) {
+                if hugging_face::piece(&spelling, 0) == spelling {
+                    targets.entry(spelling).or_default().push(Target { place, expert: None });
+                    continue;
+                }
+                for expert in 0..n {
+                    let name = hugging_face::piece(&spelling, expert);
+                    targets.entry(name).or_default().push(Target { place, expert: Some(expert) });
+                }
+            }
+        }
+        targets
+    }
+
+    /// The addition of a pair to a whole matrix or stack.
+    fn whole(&self, convention: Convention, place: usize, pair: &Pair) -> Result<Addition> {
+        let placed = self.placed.get(place).ok_or_else(|| self.no_target(pair))?;
+        let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
+        let whole_rows = placed.rows.iter().map(|rows| rows.end).max();
+        let (usage, a, b) = match *placed.weight.shape().dims() {
+            [n_out, n_in] => {
+                let n_rows = whole_rows.unwrap_or(n_out);
+                let rank = b.shape().row_len();
+                check_shape(&b, &pair.b, &[n_rows, rank])?;
+                check_shape(&a, &pair.a, &[rank, n_in])?;
+                let b = match self.order(convention, placed, n_rows)? {
+                    Some(rows) => chosen_rows(&b, &pair.b, &rows, &[n_out, rank]).map_err(|e| in_tensor(&pair.b, e))?,
+                    None => b,
+                };
+                (WeightUse::Matrix, a, b)
+            }
+            [n, n_out, n_in] => {
+                let rank = b.shape().row_len();
+                check_shape(&b, &pair.b, &[n, n_out, rank])?;
+                check_shape(&a, &pair.a, &[n, rank, n_in])?;
+                (WeightUse::Experts, a, b)
+            }
+            _ => return Err(self.no_target(pair)),
+        };
+        let low_rank =
+            LowRank { a: self.device.upload(&a, usage)?, b: self.device.upload(&b, usage)?, scale: pair.scale };
+        Ok(Addition { place, low_rank })
+    }
+
+    /// For each row of the matrix on the device the row of the adapter's. `None`: the same.
+    fn order(&self, convention: Convention, placed: &Placed, n_rows: usize) -> Result<Option<Vec<usize>>> {
+        let (hyper, architecture) = (self.hyper, self.hyper.architecture);
+        let (theirs, ours) = (convention == Convention::HuggingFace, self.own == Convention::HuggingFace);
+        let rows: Option<Vec<usize>> = match placed.rows.as_slice() {
+            [] => None,
+            ranges => Some(ranges.iter().cloned().flatten().collect()),
+        };
+        if theirs == ours {
+            return Ok(rows);
+        }
+        if hyper.latent.is_some() && placed.name.contains(".attn_") {
+            let what = format!("an adapter in another order of rows than the model's file for {}", placed.own);
+            return Err(Error::Unsupported { what });
+        }
+        let Some(map) = row_order::theirs(architecture, hyper, &placed.name, n_rows) else { return Ok(rows) };
+        let mut to = map.clone();
+        if ours {
+            for (house, row) in map.into_iter().enumerate() {
+                to.get_mut(row).into_iter().for_each(|to| *to = house);
+            }
+        }
+        let rows = rows.unwrap_or_else(|| (0..n_rows).collect());
+        Ok(Some(rows.into_iter().map(|row| to.get(row).copied().unwrap_or(row)).collect()))
+    }
+
+    /// The addition of the pairs of single experts to their stack; an expert without a pair gets zeros.
+    fn stack(&self, place: usize, pairs: &[(usize, &Pair)]) -> Result<Addition> {
+        let (&(_, first), Some(placed)) = (pairs.first().ok_or(Error::EmptyAdapter)?, self.placed.get(place)) else {
+            return Err(Error::EmptyAdapter);
+        };
+        let &[n, n_out, n_in] = placed.weight.shape().dims() else { return Err(self.no_target(first)) };
+        let rank = self.load(&first.b)?.shape().row_len();
+        let overflow = || Error::Overflow { what: placed.own.clone() };
+        let a_len = rank.checked_mul(n_in).ok_or_else(overflow)?;
+        let b_len = rank.checked_mul(n_out).ok_or_else(overflow)?;
+        let zeros = |len: usize| -> Result<Vec<f32>> {
+            let mut all = Vec::new();
+            all.try_reserve_exact(len.checked_mul(n).ok_or_else(overflow)?).map_err(|_| overflow())?;
+            all.resize(len * n, 0.0);
+            Ok(all)
+        };
+        let (mut a_all, mut b_all) = (zeros(a_len)?, zeros(b_len)?);
+        for &(expert, pair) in pairs {
+            let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
+            check_shape(&b, &pair.b, &[n_out, rank])?;
+            check_shape(&a, &pair.a, &[rank, n_in])?;
+            let (a, b) =
+                (a.to_f32().map_err(|e| in_tensor(&pair.a, e))?, b.to_f32().map_err(|e| in_tensor(&pair.b, e))?);
+            if let Some(to) = a_all.get_mut(expert * a_len..(expert + 1) * a_len) {
+                to.copy_from_slice(&a);
+            }
+            if let Some(to) = b_all.get_mut(expert * b_len..(expert + 1) * b_len) {
+                // Each has its own scale, the stack has one.
+                to.iter_mut().zip(&b).for_each(|(to, b)| *to = b * pair.scale);
+            }
+        }
+        let upload = |name: &str, dims: &[usize], values: &[f32]| -> Result<_> {
+            let shape = Shape::new(dims).ok_or_else(overflow)?;
+            let tensor = HostTensor::from_f32(name, shape, values).map_err(|e| in_tensor(name, e))?;
+            Ok(self.device.upload(&tensor, WeightUse::Experts)?)
+        };
+        let a = upload(&first.a, &[n, rank, n_in], &a_all)?;
+        let b = upload(&first.b, &[n, n_out, rank], &b_all)?;
+        Ok(Addition { place, low_rank: LowRank { a, b, scale: 1.0 } })
+    }
+
+    /// An addition to the embedding: a table of narrow rows, and what makes them as wide as the model.
+    fn embedding(&self, pair: &Pair, table: Table) -> Result<EmbeddingAddition> {
+        let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
+        let (n_vocab, width, rank) = (self.hyper.n_vocab, self.hyper.width, b.shape().row_len());
+        check_shape(&b, &pair.b, &[width, rank])?;
+        let a = if table.turned {
+            check_shape(&a, &pair.a, &[rank, n_vocab])?;
+            transposed(&a, rank, n_vocab).map_err(|e| in_tensor(&pair.a, e))?
+        } else {
+            check_shape(&a, &pair.a, &[n_vocab, rank])?;
+            a
+        };
+        let table = self.device.upload(&a, WeightUse::Table)?;
+        let up = Projection { weight: self.device.upload(&b, WeightUse::Matrix)?, bias: None };
+        Ok(EmbeddingAddition { table, up, scale: pair.scale })
+    }
+
+    fn load(&self, name: &str) -> Result<HostTensor> {
+        let tensor = self.checkpoint.load(name)?;
+        if tensor.shape().elements() == 0 {
+            let (found, expected) = (tensor.shape().to_string(), "at least one element".to_owned());
+            return Err(Error::TensorShape { name: name.to_owned(), found, expected });
+        }
+        Ok(tensor)
+    }
+}
+
+fn check_shape(tensor: &HostTensor, name: &str, expected: &[usize]) -> Result<()> {
+    if tensor.shape().dims() == expected {
+        return Ok(());
+    }
+    let (found, expected) = (tensor.shape().to_string(), format!("{expected:?}, as the model has it"));
+    Err(Error::TensorShape { name: name.chars().take(120).flat_map(char::escape_debug).collect(), found, expected })
+}

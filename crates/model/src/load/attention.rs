@@ -1,0 +1,110 @@
+//! The tensors of attention: Q, K and V apart or in one, latent attention, and how their rows lie.
+
+use super::{
+    Loader,
+    fetch::{in_tensor, only, rows_of, transposed},
+};
+use crate::Result;
+use crate::hyper::{LatentParams, LayerParams};
+use crate::row_order;
+use crate::weights::AttentionWeights;
+use compute::{Projection, Rope, WeightUse};
+use std::ops::Range;
+use tensor::{HostTensor, Shape};
+
+impl Loader<'_> {
+    pub(super) fn plain_attention(
+        &mut self,
+        i: usize,
+        layer: &LayerParams,
+        rope: Option<Rope>,
+    ) -> Result<AttentionWeights> {
+        let width = self.hyper.width;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
+            self.fused(&name("attn_qkv"), self.qkv_rows(layer), width)?
+        } else {
+            [
+                self.projection(&name("attn_q"), &[layer.q_dim(), width])?,
+                self.projection(&name("attn_k"), &[layer.k_dim(), width])?,
+                self.projection(&name("attn_v"), &[layer.v_dim(), width])?,
+            ]
+        };
+        let q_norm = self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?;
+        let k_norm = self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?;
+        Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope })
+    }
+
+    /// Latent attention. Files have what rotates of a head at its end, and the matrices of keys and values in one or apart.
+    pub(super) fn latent_attention(
+        &mut self,
+        i: usize,
+        layer: &LayerParams,
+        latent: &LatentParams,
+        rope: Rope,
+    ) -> Result<AttentionWeights> {
+        let (width, n_heads) = (self.hyper.width, layer.n_heads);
+        let &LatentParams { q_rank, rank, rope_dim, nope_dim, v_dim } = latent;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let (q_down, q_name, q_in) = match q_rank {
+            Some(q_rank) => {
+                let down = self.projection(&name("attn_q_a"), &[q_rank, width])?;
+                (Some((down, self.norm(&name("attn_q_a_norm"), q_rank)?)), name("attn_q_b"), q_rank)
+            }
+            None => (None, name("attn_q"), width),
+        };
+        let rotating_first = |head: usize| {
+            let first = head * (nope_dim + rope_dim);
+            [first + nope_dim..first + nope_dim + rope_dim, first..first + nope_dim]
+        };
+        let [q] = self.fused(&q_name, [(0..n_heads).flat_map(rotating_first).collect()], q_in)?;
+        let [kv_down] = self.fused(&name("attn_kv_a_mqa"), [vec![rank..rank + rope_dim, 0..rank]], width)?;
+        let latent_norm = self.norm(&name("attn_kv_a_norm"), rank)?;
+        let [k_up, v_up] = if self.has(&name("attn_k_b.weight")) {
+            [
+                self.expert_stack(&name("attn_k_b"), &[n_heads, rank, nope_dim])?,
+                self.expert_stack(&name("attn_v_b"), &[n_heads, v_dim, rank])?,
+            ]
+        } else {
+            self.keys_and_values(&name("attn_kv_b.weight"), n_heads, latent)?
+        };
+        Ok(AttentionWeights::Latent { q_down, q, kv_down, latent_norm, k_up, v_up, rope })
+    }
+
+    /// The matrices that make keys (transposed, as queries need it) and values of latents, from one that has both.
+    pub(super) fn keys_and_values(
+        &mut self,
+        name: &str,
+        n_heads: usize,
+        latent: &LatentParams,
+    ) -> Result<[Projection; 2]> {
+        let &LatentParams { rank, nope_dim, v_dim, .. } = latent;
+        let step = nope_dim + v_dim;
+        let whole = self.fetch(name, &[n_heads * step, rank])?;
+        let part = |from: usize, len: usize| {
+            let rows: Vec<_> = (0..n_heads).map(|head| head * step + from..head * step + from + len).collect();
+            let part = rows_of(&whole, name, &rows)?;
+            let shape = Shape::new(&[n_heads, len, rank]).ok_or_else(|| tensor::Error::Shape(name.to_owned()))?;
+            HostTensor::new(name, part.dtype(), shape, part.bytes().clone())
+        };
+        let keys = part(0, nope_dim).and_then(|keys| {
+            let plain = HostTensor::from_f32(name, *keys.shape(), &keys.to_f32()?)?;
+            transposed(&plain, nope_dim, rank)
+        });
+        let (keys, values) =
+            (keys.map_err(|e| in_tensor(name, e))?, part(nope_dim, v_dim).map_err(|e| in_tensor(name, e))?);
+        let k_up = Projection { weight: self.upload(&keys, WeightUse::Experts, false)?, bias: None };
+        let v_up = Projection { weight: self.upload(&values, WeightUse::Experts, false)?, bias: None };
+        self.checkpoint.release(&whole);
+        Ok([k_up, v_up])
+    }
+
+    /// Where Q, K and V lie in a matrix of all three.
+    pub(super) fn qkv_rows(&self, layer: &LayerParams) -> [Vec<Range<usize>>; 3] {
+        let (q_dim, k_dim, v_dim) = (layer.q_dim(), layer.k_dim(), layer.v_dim());
+        if !self.names.are_fused_by_head() {
+            return [only(0..q_dim), only(q_dim..q_dim + k_dim), only(q_dim + k_dim..q_dim + k_dim + v_dim)];
+        }
+        row_order::by_head(layer)
+    }
+}
