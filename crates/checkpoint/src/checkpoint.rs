@@ -121,7 +121,18 @@ impl Checkpoint {
     ///
     /// Error: cannot be opened, not a model, a format or version that is not supported, or damaged.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
-        let (format, contents) = format::open(path, options)?;
+        Self::of(path, format::open(path, options)?)
+    }
+
+    /// Opens a model whose one file is in memory: a GGUF file that is part of the program. `name` stands in messages and
+    /// in [`Checkpoint::path`]; [`Checkpoint::files`] are none.
+    ///
+    /// Error: not a GGUF file, one part of a split model, or damaged.
+    pub fn from_memory(name: &Path, bytes: SharedBytes) -> Result<Self> {
+        Self::of(name, format::open_in_memory(name, bytes)?)
+    }
+
+    fn of(path: &Path, (format, contents): (&'static str, Contents)) -> Result<Self> {
         let Contents { parts, metadata, tensors, sidecars, notes, kind } = contents;
         let format = kind.unwrap_or(format);
         let mut index = HashMap::with_capacity(tensors.len());
@@ -135,7 +146,8 @@ impl Checkpoint {
                 });
             }
         }
-        let files = parts.iter().map(|part| part.path().to_owned()).collect();
+        let on_disk = parts.iter().filter(|part| part.is_on_disk());
+        let files = on_disk.map(|part| part.path().to_owned()).collect();
         Ok(Self { format, path: path.to_owned(), parts, files, metadata, tensors, index, sidecars, notes })
     }
 
@@ -149,7 +161,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// All files of the model, in order of the parts.
+    /// All files of the model, in order of the parts; none of a model in memory.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }

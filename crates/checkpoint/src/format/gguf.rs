@@ -58,6 +58,20 @@ impl Format for Gguf {
     }
 }
 
+/// The model that `file` is by itself.
+///
+/// Error: damaged, or one part of a split model.
+pub(super) fn open_alone(file: ModelFile) -> Result<Contents> {
+    let Part { file, metadata, tensors } = Part::read(file)?;
+    match metadata.u32(COUNT_KEY)? {
+        None | Some(0 | 1) => Ok(Contents::new(vec![file], metadata, tensors)),
+        Some(count) => {
+            let problem = format!("it is one of {count} parts, and the others are nowhere");
+            Err(Error::Split { path: file.path().to_owned(), problem })
+        }
+    }
+}
+
 /// One file: its metadata and its own tensors.
 pub(super) struct Part {
     pub(super) file: ModelFile,

@@ -21,6 +21,7 @@ mod safetensors;
 
 use crate::{Error, OpenOptions, Result, checkpoint::Contents, error::quoted, file::ModelFile, limits};
 use std::path::Path;
+use tensor::SharedBytes;
 
 /// A file format that can be opened.
 pub(crate) trait Format: Sync {
@@ -64,6 +65,18 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, 
         Some(format) => Ok((format.name(), format.open(file, options)?)),
         None => Err(refusal(path, head, file.len())),
     }
+}
+
+/// Opens a GGUF file that is in memory.
+pub(crate) fn open_in_memory(name: &Path, bytes: SharedBytes) -> Result<(&'static str, Contents)> {
+    let format = &gguf::Gguf;
+    let head = bytes.get(..SNIFF_BYTES as usize).unwrap_or(&bytes);
+    if !format.sniff(head) {
+        return Err(refusal(name, head, bytes.len() as u64));
+    }
+    // A part of a split model finds no siblings: there are no files.
+    let contents = gguf::open_alone(ModelFile::in_memory(name, bytes))?;
+    Ok((format.name(), contents))
 }
 
 /// Something that is no supported model, and how it begins.

@@ -51,6 +51,35 @@ fn metadata_and_tensors() {
 }
 
 #[test]
+fn a_model_in_memory_is_the_same_without_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = Writer::small().bytes();
+    let on_disk = Checkpoint::open(&write(directory.path(), "m.gguf", &bytes), &MAPPED).unwrap();
+    let shared = |bytes: &[u8]| tensor::SharedBytes::from_vec(bytes.to_vec());
+    let model = Checkpoint::from_memory(Path::new("demo"), shared(&bytes)).unwrap();
+    assert_eq!((model.format(), model.path()), ("gguf", Path::new("demo")));
+    assert_eq!((model.files().len(), model.file_bytes()), (0, bytes.len() as u64));
+    assert_eq!(model.tensors(), on_disk.tensors());
+    for info in model.tensors() {
+        let tensor = model.load(&info.name).unwrap();
+        assert_eq!(tensor.bytes()[..], on_disk.load(&info.name).unwrap().bytes()[..], "{}", info.name);
+        model.release(&tensor);
+    }
+    model.check_unchanged().unwrap();
+
+    #[track_caller]
+    fn check(bytes: tensor::SharedBytes, expected: &str) {
+        let error = Checkpoint::from_memory(Path::new("demo"), bytes).unwrap_err().to_string();
+        assert!(error.contains("demo") && error.contains(expected), "{error}");
+    }
+    check(shared(b""), "too short");
+    check(shared(b"PK\x03\x04"), "not a model file");
+    for n in (0..bytes.len()).step_by(7) {
+        check(shared(&bytes[..n]), "");
+    }
+}
+
+#[test]
 fn values_of_the_wrong_type_name_their_key() {
     let directory = tempfile::tempdir().unwrap();
     let path = write(directory.path(), "m.gguf", &Writer::small().bytes());
