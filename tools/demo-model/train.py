@@ -23,13 +23,14 @@ def arguments():
     add("--out", type=pathlib.Path, default=HERE / "build" / "run")
     add("--shape", default="small")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--threads", type=int, default=2)
+    add("--threads", type=int, default=1)
     add("--minutes", type=float, default=0, help="stop after this time (0: no limit); start again to go on")
-    add("--steps", type=int, default=3600)
+    add("--steps", type=int, default=4600)
     add("--row-tokens", type=int, default=256)
-    add("--rows", type=int, default=24, help="rows of a step")
+    add("--rows", type=int, default=12, help="rows of a step")
     add("--long-share", type=float, default=0.15, help="share of the steps, at the end, with rows four times as long and joined dialogues")
-    add("--learning-rate", type=float, default=3e-3)
+    add("--learning-rate", type=float, default=2.5e-3)
+    add("--muon-from", type=int, default=1500, help="step from which the matrices of the layers are updated by Muon instead of AdamW")
     add("--weight-decay", type=float, default=0.1)
     add("--warmup", type=int, default=100)
     add("--cut-share", type=float, default=0.6, help="share of the dialogues whose last answer is cut short, except in the long rows")
@@ -85,6 +86,36 @@ class Batches:
         return inputs, targets, weights, mask[:, None]
 
 
+class Muon:
+    """Momentum whose update is made nearly orthogonal by a Newton-Schulz iteration (Jordan and others, "Muon", 2024), scaled as in "Muon is
+    Scalable for LLM Training" (Liu and others, 2025), so that AdamW's learning rate and decay serve. Learns more of a token than AdamW, for
+    about a tenth more time. Matrices of one shape are handled together."""
+
+    MOMENTUM = 0.95
+    COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+    def __init__(self, matrices):
+        self.groups = {}
+        for matrix in matrices:
+            self.groups.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+        self.momenta = {key: torch.zeros(len(group), *key, device=group[0].device) for key, group in self.groups.items()}
+
+    @torch.no_grad()
+    def step(self, rate, decay):
+        a, b, c = self.COEFFICIENTS
+        for key, group in self.groups.items():
+            wide = [matrix.shape[0] <= matrix.shape[1] for matrix in group]
+            gradients = torch.stack([m.grad if w else m.grad.T for m, w in zip(group, wide)])
+            momentum = self.momenta[key].mul_(self.MOMENTUM).add_(gradients)
+            x = gradients.add(momentum, alpha=self.MOMENTUM)
+            x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+            for _ in range(5):
+                gram = x @ x.mT
+                x = a * x + (b * gram + c * gram @ gram) @ x
+            for matrix, w, update in zip(group, wide, x):
+                matrix.mul_(1 - rate * decay).add_(update if w else update.T, alpha=-rate * 0.2 * max(key) ** 0.5)
+
+
 def learning_rate(step):
     if step < ARGS.warmup:
         return ARGS.learning_rate * (step + 1) / ARGS.warmup
@@ -113,6 +144,9 @@ def main():
     plain = [p for p in model.parameters() if p.dim() != 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": ARGS.weight_decay}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.95))
 
+    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "layers." in name]
+    muon = Muon(matrices)
+
     cache = ARGS.corpus.parent
     short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.cut_share, ARGS.seed, cache)
     stages = [Batches(short, ARGS.rows, ARGS.noise, ARGS.seed, n_vocab)]
@@ -132,11 +166,12 @@ def main():
             raise SystemExit(f"{checkpoint} belongs to other options: {state['options']}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        muon.momenta = state["muon"]
         step, seconds, tokens = state["step"], state["seconds"], state["tokens"]
         print(f"goes on from step {step}", flush=True)
 
     def save():
-        state = {"options": options, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds, "tokens": tokens}
+        state = {"options": options, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "muon": muon.momenta, "step": step, "seconds": seconds, "tokens": tokens}
         torch.save(state, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
 
@@ -161,6 +196,10 @@ def main():
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if step >= ARGS.muon_from:
+                muon.step(learning_rate(step), ARGS.weight_decay)
+                for matrix in matrices:
+                    matrix.grad = None  # AdamW leaves out what has no gradient.
             optimizer.step()
             losses.append(loss.item())
             step += 1
