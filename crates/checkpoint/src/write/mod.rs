@@ -32,7 +32,7 @@ impl NewTensor {
     }
 }
 
-fn unwritable(name: &str, problem: impl ToString) -> Error {
+pub(crate) fn unwritable(name: &str, problem: impl ToString) -> Error {
     Error::Unwritable { what: format!("tensor {}", crate::error::quoted(name)), problem: problem.to_string() }
 }
 

@@ -83,8 +83,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "",
         group: Group::Model,
         daily: false,
-        en: "chat template instead of the model's own: a built-in name or a Jinja file",
-        ja: "モデル付属の代わりに使うチャットテンプレート(組み込み名または Jinja ファイル)",
+        en: "chat template instead of the model's own: one of its others by name, a built-in name or a Jinja file",
+        ja: "モデル付属の代わりに使うチャットテンプレート(モデルにある別の名前、組み込み名、または Jinja ファイル)",
     },
     Row {
         section: "model",
