@@ -9,6 +9,7 @@ use crate::{
     exit::{Exit, Failure, Result},
     fitting::{self, Fitting},
     integrity, output, paths,
+    quantized::Kept,
     settings::Settings,
     terminal_filter::visible_line,
     tool::models,
@@ -209,14 +210,21 @@ fn load_into(
         );
         bar.set_message(loading(model_name(checkpoint)));
         let options = LoadOptions { max_rows: chunk, context_length: Some(context) };
-        let encode = |tensor: &HostTensor, to: DType| transcode(tensor, to, settings.backend.threads);
+        let kept = match fit.mixture {
+            Some(mixture) => Kept::open(checkpoint, settings, mixture, fit.plan.weights_bytes),
+            None => Kept::Nothing,
+        };
+        let make = |tensor: &HostTensor, to: DType| transcode(tensor, to, settings.backend.threads);
+        let encode = |tensor: &HostTensor, to: DType| kept.get(tensor, to, || make(tensor, to));
         let retype = fit.mixture.map(|mixture| Retype { mixture, encode: &encode });
         let result = Decoder::load_as(checkpoint, device, &options, retype.as_ref(), &mut |at| {
             bar.set_position(at.done_bytes);
             if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         bar.finish_and_clear();
-        result.map_err(model_error)?
+        let decoder = result.map_err(model_error)?;
+        kept.finish();
+        decoder
     };
     prepare(&mut decoder);
     let engine = Engine::start(EngineConfig {

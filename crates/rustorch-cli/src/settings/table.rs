@@ -101,6 +101,19 @@ pub(crate) const SETTINGS: &[Row] = &[
     },
     Row {
         section: "model",
+        key: "quantize_cache",
+        flag: "quantize-cache",
+        short: None,
+        value: "SIZE",
+        kind: Kind::BytesOr(|s| &mut s.model.quantize_cache, "off"),
+        default: "off",
+        group: Group::Model,
+        daily: false,
+        en: "keep what is quantized while loading for the next time, in at most this much of ~/.rustorch/cache",
+        ja: "読み込み時に量子化した重みを ~/.rustorch/cache にこの大きさまで保存し、次回に使う",
+    },
+    Row {
+        section: "model",
         key: "lock",
         flag: "model-lock",
         short: None,
@@ -768,6 +781,9 @@ mod tests {
         check("backend.fallback", "gpu", None);
         check("backend.threads", "auto", Some("\"auto\""));
         check("backend.threads", "0", None);
+        check("model.quantize_cache", "off", Some("\"off\""));
+        check("model.quantize_cache", "20GiB", Some("21474836480"));
+        check("model.quantize_cache", "auto", None);
         check("model.mmap", "off", Some("false"));
         check("model.mmap", "perhaps", None);
         check("logging.file", "", Some("\"\""));

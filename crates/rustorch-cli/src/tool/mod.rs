@@ -85,6 +85,7 @@ const ENGINE_SETTINGS: &[&str] = &[
     "model.format",
     "model.mmap",
     "model.quantize",
+    "model.quantize_cache",
     "model.lock",
     "backend.",
     "context.size",
