@@ -72,7 +72,8 @@ pub(crate) struct Maker {
 impl Kept {
     /// What is kept of the model, `bytes` in all, or will be.
     pub(crate) fn open(checkpoint: &Checkpoint, settings: &Settings, mixture: &Mixture, bytes: u64) -> Kept {
-        let Some(room) = settings.model.quantize_cache else { return Kept::Nothing };
+        let room = settings.model.quantize_cache.filter(|_| !checkpoint.files().is_empty());
+        let Some(room) = room else { return Kept::Nothing };
         let Some(folder) = folder() else { return Kept::Nothing };
         let failed = |error: &dyn std::fmt::Display| {
             output::warning(&quantized_unkept(paths::display(&folder), error));
