@@ -11,8 +11,6 @@ use tensor::SharedBytes;
 pub(crate) enum Refusal {
     /// The inputs contradict each other.
     Damaged(String),
-    /// They mean something that has no exact form here.
-    Unsupported(String),
 }
 
 /// What a recipe comes to.
@@ -52,11 +50,10 @@ impl Joined {
         out.try_reserve_exact(len).map_err(|_| no_memory())?;
         out.resize(len, 0);
         let file = || parts.get(info.part).map_or(path, ModelFile::path).to_owned();
-        self.recipe.make(&inputs, &mut out).map_err(|refusal| match refusal {
-            Refusal::Damaged(problem) => Error::Malformed { path: file(), field: what(), problem },
-            Refusal::Unsupported(type_name) => {
-                Error::UnsupportedType { path: file(), tensor: quoted(&info.name), type_name }
-            }
+        self.recipe.make(&inputs, &mut out).map_err(|Refusal::Damaged(problem)| Error::Malformed {
+            path: file(),
+            field: what(),
+            problem,
         })?;
         for input in &inputs {
             let _ = parts.iter().any(|part| part.release(input));

@@ -37,6 +37,8 @@ pub(crate) const CONFIG_BYTES: u64 = 16 << 20;
 pub(crate) const INDEX_BYTES: u64 = 64 << 20;
 /// Longest tokenizer or template file beside the weights, in bytes.
 pub(crate) const SIDECAR_BYTES: u64 = 512 << 20;
+/// Most templates in a folder of them.
+pub(crate) const TEMPLATES: usize = 256;
 /// Most values in a JSON file, nested ones counted (the deepest nesting is the JSON reader's own 128).
 pub(crate) const JSON_VALUES: usize = 1 << 20;
 /// Most shards of a model.

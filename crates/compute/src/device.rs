@@ -5,7 +5,7 @@
 //! an operation that adds to the residual stream takes it as an input and writes a new buffer. Shapes and dtypes are
 //! checked here at this boundary; below it code trusts its inputs.
 
-use crate::{LowRank, Result};
+use crate::{LowRank, Observer, Result};
 use std::{any::Any, ops::Range, sync::Arc};
 use tensor::{DType, HostTensor, Shape};
 
@@ -50,9 +50,15 @@ pub struct Weight {
     pub(crate) resident: usize,
     pub(crate) mapped: bool,
     pub(crate) low_rank: Vec<LowRank>,
+    pub(crate) observer: Option<Arc<Observer>>,
 }
 
 impl Weight {
+    /// From now on `observer` sees what this weight is multiplied with; clones made before do not report to it.
+    pub fn observe(&mut self, observer: Arc<Observer>) {
+        self.observer = Some(observer);
+    }
+
     /// Stored type (of the checkpoint).
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -9,7 +9,9 @@ pub mod cpu;
 mod device;
 mod error;
 mod low_rank;
+mod observer;
 
 pub use device::*;
 pub use error::{Error, Result};
 pub use low_rank::LowRank;
+pub use observer::{Observed, Observer};

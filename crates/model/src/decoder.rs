@@ -8,6 +8,7 @@ use crate::adapter::{AdapterInfo, Adapters, EmbeddingAddition};
 use crate::batch::cut;
 use crate::convention::Convention;
 use crate::load::{LoadOptions, LoadProgress, Retype, load};
+use crate::observed::{ObservedTensor, observe};
 use crate::scratch::{Scratch, ScratchSizes};
 use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights, Weights};
 use crate::{Batch, Error, HyperParams, LayerParams, Result, kv_spec};
@@ -159,6 +160,12 @@ impl Decoder {
             self.scratch.narrow = self.model.device.alloc(narrow)?;
         }
         Ok(())
+    }
+
+    /// Watches what the matrices of all layers are multiplied with from now on. `checkpoint` is what was loaded: its names
+    /// tell the tensors apart.
+    pub fn observe(&mut self, checkpoint: &Checkpoint) -> Vec<ObservedTensor> {
+        observe(checkpoint, &self.model.hyper, &mut self.model.weights.blocks)
     }
 
     /// A KV cache for `n_positions` positions in all sequences together, rounded up to whole blocks.

@@ -9,13 +9,14 @@ use crate::{
     exit::{Exit, Failure, Result},
     fitting::{self, Fitting},
     integrity, output, paths,
+    quantized::Kept,
     settings::Settings,
     terminal_filter::visible_line,
     tool::models,
 };
 use checkpoint::{Checkpoint, OpenOptions};
 use engine::{Engine, EngineConfig};
-use model::{Architecture, Decoder, HyperParams, LoadOptions, Retype};
+use model::{Architecture, Decoder, HyperParams, LoadOptions, ObservedTensor, Retype};
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -156,7 +157,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
 /// Loads everything. `interrupted` is asked often; once true, loading ends with [`Exit::Interrupted`].
 pub(crate) fn load(settings: &Settings, interrupted: &dyn Fn() -> bool) -> Result<Loaded> {
     let checkpoint = open(settings)?;
-    load_into(&checkpoint, settings, 1, true, interrupted)
+    load_into(&checkpoint, settings, 1, true, interrupted, &mut |_| ())
 }
 
 /// Loads an open model file, with a cache for `n_sequences` full windows and nothing else.
@@ -166,16 +167,25 @@ pub(crate) fn load_from(
     n_sequences: usize,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Loaded> {
-    load_into(checkpoint, settings, n_sequences, false, interrupted)
+    load_into(checkpoint, settings, n_sequences, false, interrupted, &mut |_| ())
 }
 
-/// `saves`: the cache has room for saved prefixes too, as the settings say.
+/// [`load_from`] for one window, with what its matrices are multiplied with watched.
+pub(crate) fn load_observed(checkpoint: &Checkpoint, settings: &Settings) -> Result<(Loaded, Vec<ObservedTensor>)> {
+    let mut observed = Vec::new();
+    let mut observe = |decoder: &mut Decoder| observed = decoder.observe(checkpoint);
+    let loaded = load_into(checkpoint, settings, 1, false, &|| false, &mut observe)?;
+    Ok((loaded, observed))
+}
+
+/// `saves`: the cache has room for saved prefixes too, as the settings say; `prepare` sees the model before it runs.
 fn load_into(
     checkpoint: &Checkpoint,
     settings: &Settings,
     n_sequences: usize,
     saves: bool,
     interrupted: &dyn Fn() -> bool,
+    prepare: &mut dyn FnMut(&mut Decoder),
 ) -> Result<Loaded> {
     let start = Instant::now();
     let path = checkpoint.path().to_path_buf();
@@ -192,7 +202,7 @@ fn load_into(
     let context = fit.context;
     let device = backends::open(settings)?;
     let chunk = settings.backend.prefill_chunk.min(context);
-    let decoder = {
+    let mut decoder = {
         let bar = output::progress(
             settings.interface.show_progress,
             checkpoint.tensors().iter().fold(0, |sum, tensor| sum.saturating_add(tensor.bytes)),
@@ -200,15 +210,23 @@ fn load_into(
         );
         bar.set_message(loading(model_name(checkpoint)));
         let options = LoadOptions { max_rows: chunk, context_length: Some(context) };
-        let encode = |tensor: &HostTensor, to: DType| transcode(tensor, to, settings.backend.threads);
+        let kept = match fit.mixture {
+            Some(mixture) => Kept::open(checkpoint, settings, mixture, fit.plan.weights_bytes),
+            None => Kept::Nothing,
+        };
+        let make = |tensor: &HostTensor, to: DType| transcode(tensor, to, settings.backend.threads);
+        let encode = |tensor: &HostTensor, to: DType| kept.get(tensor, to, || make(tensor, to));
         let retype = fit.mixture.map(|mixture| Retype { mixture, encode: &encode });
         let result = Decoder::load_as(checkpoint, device, &options, retype.as_ref(), &mut |at| {
             bar.set_position(at.done_bytes);
             if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         bar.finish_and_clear();
-        result.map_err(model_error)?
+        let decoder = result.map_err(model_error)?;
+        kept.finish();
+        decoder
     };
+    prepare(&mut decoder);
     let engine = Engine::start(EngineConfig {
         decoder,
         tokenizer: tokenizer.clone(),
@@ -253,7 +271,7 @@ fn transcode(tensor: &HostTensor, to: DType, threads: Option<usize>) -> tensor::
     let n_bytes = to.tensor_bytes(&shape)?;
     let no_memory = || tensor::Error::Overflow { shape: shape.to_string(), dtype: to };
     out.try_reserve_exact(n_bytes).map_err(|_| no_memory())?;
-    let conversion = Conversion { from: tensor.dtype(), to, shape, threads };
+    let conversion = Conversion { from: tensor.dtype(), to, shape, threads, importance: &[] };
     conversion.run(&read, &mut |bytes| {
         out.extend_from_slice(&bytes);
         Ok(())
@@ -302,7 +320,7 @@ pub(crate) type Template = Result<Option<ChatTemplate>>;
 /// without is one only when a template is needed.
 pub(crate) fn find_template(checkpoint: &Checkpoint, settings: &Settings) -> Result<Template> {
     if let Some(name) = &settings.model.template {
-        return named_template(name).map(|template| Ok(Some(template)));
+        return model_template(checkpoint, name).map(|template| Ok(Some(template)));
     }
     Ok(match ChatTemplate::from_checkpoint(checkpoint) {
         Ok(template) => Ok(template),
@@ -312,8 +330,26 @@ pub(crate) fn find_template(checkpoint: &Checkpoint, settings: &Settings) -> Res
     })
 }
 
+/// One of the model's templates by name, else [`named_template`].
+pub(crate) fn model_template(checkpoint: &Checkpoint, name: &str) -> Result<ChatTemplate> {
+    let own = ChatTemplate::named_in(checkpoint).map_err(|error| text_failure(checkpoint.path(), &error))?;
+    match own.iter().find(|(known, _)| known == name) {
+        Some((_, source)) => ChatTemplate::from_source(source)
+            .map_err(|error| Failure::new(Exit::Model, template_unusable(visible_line(name))).because_of(&error)),
+        None => {
+            let own: Vec<String> = own.iter().map(|(name, _)| visible_line(name)).collect();
+            named_template_beside(name, &own)
+        }
+    }
+}
+
 /// A built-in template, or that of a file.
 pub(crate) fn named_template(name: &str) -> Result<ChatTemplate> {
+    named_template_beside(name, &[])
+}
+
+/// The same, where the model has templates of other names.
+fn named_template_beside(name: &str, own: &[String]) -> Result<ChatTemplate> {
     if let Some(template) = ChatTemplate::builtin(name) {
         return Ok(template);
     }
@@ -322,8 +358,10 @@ pub(crate) fn named_template(name: &str) -> Result<ChatTemplate> {
     };
     let path = paths::expand(std::ffi::OsStr::new(name), None).map_err(|error| fail(&error))?;
     if !path.exists() {
+        let names = own.iter().cloned().chain(ChatTemplate::builtin_names().map(str::to_owned));
+        let names: Vec<String> = names.collect();
         return Err(
-            Failure::new(Exit::Usage, no_such_template(visible_line(name))).hint(template_names(builtin_names()))
+            Failure::new(Exit::Usage, no_such_template(visible_line(name))).hint(template_names(names.join(", ")))
         );
     }
     let source = crate::safe_write::read_text(&path, MAX_TEMPLATE_BYTES).map_err(|error| fail(&error))?;

@@ -18,6 +18,7 @@ mod logging;
 mod messages;
 mod output;
 mod paths;
+mod quantized;
 mod repl;
 mod safe_write;
 mod session;

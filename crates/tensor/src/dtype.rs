@@ -6,7 +6,13 @@ use std::fmt;
 /// Decodes whole blocks: `bytes.len() / block_bytes * block_len == out.len()` holds when it is called.
 pub(crate) type Decode = fn(&[u8], &mut [f32]);
 /// Encodes whole blocks; the same lengths hold the other way round.
-pub(crate) type Encode = fn(&[f32], &mut [u8]);
+#[derive(Clone, Copy)]
+pub(crate) enum Encode {
+    /// All elements count alike.
+    Plain(fn(&[f32], &mut [u8])),
+    /// An element's error counts as much as is given for it, in as many numbers as there are elements.
+    Weighted(fn(&[f32], Option<&[f32]>, &mut [u8])),
+}
 
 /// What a block type is: the row of the table behind [`DType`].
 pub(crate) struct Info {
@@ -234,8 +240,30 @@ impl DType {
     /// Encodes `f32` values to whole blocks.
     pub fn encode(self, values: &[f32], out: &mut [u8]) -> Result<()> {
         self.check_len(values.len(), out.len())?;
-        let encode = self.info().encode.ok_or(Error::Unsupported { dtype: self, action: "encoded" })?;
-        encode(values, out);
+        match self.info().encode.ok_or(Error::Unsupported { dtype: self, action: "encoded" })? {
+            Encode::Plain(encode) => encode(values, out),
+            Encode::Weighted(encode) => encode(values, None, out),
+        }
+        Ok(())
+    }
+
+    /// Whether [`DType::encode_weighted`] makes other blocks than [`DType::encode`].
+    pub fn uses_importance(self) -> bool {
+        matches!(self.info().encode, Some(Encode::Weighted(_)))
+    }
+
+    /// Encodes `f32` values to whole blocks that err least where `importance` is greatest. It has a number for each value,
+    /// finite and not negative: how much the square of its error counts. Types that do not use it encode as ever.
+    pub fn encode_weighted(self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<()> {
+        if importance.len() != values.len() {
+            let what = format!("{} numbers of importance for {} values", importance.len(), values.len());
+            return Err(Error::Shape(what));
+        }
+        self.check_len(values.len(), out.len())?;
+        match self.info().encode.ok_or(Error::Unsupported { dtype: self, action: "encoded" })? {
+            Encode::Plain(encode) => encode(values, out),
+            Encode::Weighted(encode) => encode(values, Some(importance), out),
+        }
         Ok(())
     }
 

@@ -49,6 +49,31 @@ impl DType {
         Ok(())
     }
 
+    /// [`DType::transcode`] of whole rows whose columns count as much as `importance` says, a number for each.
+    ///
+    /// Errors: those of `transcode`; rows of another length.
+    pub fn transcode_rows(self, bytes: &[u8], to: DType, importance: &[f32], out: &mut Vec<u8>) -> Result<()> {
+        if self == to || !to.uses_importance() {
+            return self.transcode(bytes, to, out);
+        }
+        let (in_step, out_step) = (self.row_bytes(importance.len())?, to.row_bytes(importance.len())?);
+        if in_step == 0 || !bytes.len().is_multiple_of(in_step) {
+            let what = format!("{} bytes are no whole number of rows of {in_step}", bytes.len());
+            return Err(Error::Shape(what));
+        }
+        let mut values = vec![0f32; importance.len()];
+        let mut encoded = vec![0; out_step];
+        for bytes in bytes.chunks_exact(in_step) {
+            self.decode(bytes, &mut values)?;
+            if let Some(&value) = values.iter().find(|&&v| !to.holds(v)) {
+                return Err(Error::Range { value: value.to_string(), dtype: to });
+            }
+            to.encode_weighted(&values, importance, &mut encoded)?;
+            out.extend_from_slice(&encoded);
+        }
+        Ok(())
+    }
+
     /// Whether encoding keeps `value` a number like it.
     fn holds(self, value: f32) -> bool {
         match self {
@@ -107,5 +132,7 @@ mod tests {
         assert!(DType::F32.transcode(&[0; 33 * 4], DType::Q8_0, &mut Vec::new()).is_err());
         assert!(DType::Q8_0.transcode(&[0; 33], DType::F32, &mut Vec::new()).is_err());
         DType::F32.transcode(&[], DType::Q8_0, &mut Vec::new()).unwrap();
+        let rows = |n: usize| DType::F32.transcode_rows(&vec![0; n], DType::Q4_0, &[1.0; 32], &mut Vec::new());
+        assert!(rows(128 + 4).is_err() && rows(256).is_ok());
     }
 }

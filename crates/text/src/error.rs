@@ -11,7 +11,7 @@ pub enum Error {
     #[error("chat template: {file}: {problem}")]
     TemplateFile {
         /// The file.
-        file: &'static str,
+        file: String,
         /// What is wrong with it.
         problem: String,
     },

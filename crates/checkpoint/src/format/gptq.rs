@@ -6,7 +6,8 @@
 //! first version of the format stores `zero - 1`, so that 0 is stored as all ones; `gptq_v2` stores it as it is.
 //!
 //! Groups become our affine blocks: `bias = -scale * zero` is exact, because scales are halves. Matrices quantized in the
-//! order of their activations have groups of scattered inputs, which no block can hold: they are refused.
+//! order of their activations may have groups of scattered inputs, which no block can hold: they become what the packages
+//! compute with, each weight as a number of the scales' type (singles where that has fewer than ten bits).
 
 use super::quantized::{self, Ending, Tensors, floats};
 use crate::{
@@ -82,15 +83,34 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
             return Err(tensors.damaged(&zeros, format!("{reason}: its rows would not be whole")));
         };
         tensors.check_shape(&zeros, &[n_groups, zero_words], &reason)?;
+        let mut is_scattered = false;
         if let Some(order) = &order {
             tensors.check_dtype(order, &[DType::I32])?;
             tensors.check_shape(order, &[n_in], &reason)?;
+            let groups =
+                groups_of(&tensors.read(order)?, n_groups).map_err(|problem| tensors.damaged(order, problem))?;
+            is_scattered = groups.iter().enumerate().any(|(i, group)| *group != i / stride);
         }
-        let recipe = Columns { affine, n_in, n_out, stride, scales: scales.dtype, less_one: !is_second };
+        let columns = Columns { affine, n_in, n_out, stride, scales: scales.dtype, less_one: !is_second };
+        let plain = if scales.dtype == DType::F16 { DType::F16 } else { DType::F32 };
         let inputs = [Some(levels), Some(zeros), Some(scales), order].into_iter().flatten().collect();
-        tensors.replace(format!("{matrix}.weight"), dtype, &[n_out, n_in], inputs, Arc::new(recipe))?;
+        let (dtype, recipe): (DType, Arc<dyn Recipe>) = match is_scattered {
+            false => (dtype, Arc::new(columns)),
+            true => (plain, Arc::new(Scattered { columns, dtype: plain })),
+        };
+        tensors.replace(format!("{matrix}.weight"), dtype, &[n_out, n_in], inputs, recipe)?;
     }
     Ok(())
+}
+
+/// The group of each input. Error: one that there is not.
+fn groups_of(order: &[u8], n_groups: usize) -> std::result::Result<Vec<usize>, String> {
+    let groups = order.as_chunks::<4>().0.iter().enumerate().map(|(i, bytes)| {
+        let group = u32::from_le_bytes(*bytes);
+        let known = usize::try_from(group).ok().filter(|group| *group < n_groups);
+        known.ok_or_else(|| format!("g_idx puts input {i} in group {group} of {n_groups}"))
+    });
+    groups.collect()
 }
 
 /// The type for rows of `n_in`, of which every `stride` share a scale.
@@ -115,10 +135,7 @@ struct Columns {
 impl Recipe for Columns {
     fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
         let mismatch = || Refusal::Damaged("levels, zeros and scales do not fit".to_owned());
-        let [levels, zeros, scales, order @ ..] = inputs else { return Err(mismatch()) };
-        if let Some(order) = order.first() {
-            self.check_order(order)?;
-        }
+        let [levels, zeros, scales, ..] = inputs else { return Err(mismatch()) };
         let block_bytes = self.affine.block_bytes();
         let n_blocks = self.n_in / self.affine.group;
         let scale_row = self.n_out * self.scales.block_bytes();
@@ -171,25 +188,45 @@ impl Columns {
         };
         scales.into_iter().enumerate().map(head).collect()
     }
+}
 
-    /// Refuses groups that are not runs of inputs.
-    fn check_order(&self, order: &[u8]) -> Outcome {
-        let groups = order.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes) as usize);
-        let n_groups = self.n_in.div_ceil(self.stride);
-        let mut in_order = true;
-        for (i, group) in groups.enumerate() {
-            if group >= n_groups {
-                return Err(Refusal::Damaged(format!("g_idx puts input {i} in group {group} of {n_groups}")));
+/// Rows of plain numbers out of columns of words whose inputs are in groups of any order.
+#[derive(Debug)]
+struct Scattered {
+    columns: Columns,
+    /// The type of the numbers.
+    dtype: DType,
+}
+
+impl Recipe for Scattered {
+    fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
+        let mismatch = || Refusal::Damaged("levels, zeros, scales and g_idx do not fit".to_owned());
+        let [levels, zeros, scales, order] = inputs else { return Err(mismatch()) };
+        let Columns { n_in, n_out, stride, affine, .. } = &self.columns;
+        let (bits, mask) = (affine.bits, u16::from(u8::MAX >> (8 - affine.bits)));
+        let groups = groups_of(order, n_in.div_ceil(*stride)).map_err(Refusal::Damaged)?;
+        let (scale_row, zero_row) = (n_out * self.columns.scales.block_bytes(), n_out * bits / 8);
+        let rows = scales.chunks_exact(scale_row.max(1)).zip(zeros.chunks_exact(zero_row.max(1)));
+        let heads = rows.map(|(scales, zeros)| self.columns.heads(scales, zeros)).collect::<Option<Vec<_>>>();
+        let heads = heads.ok_or_else(mismatch)?;
+        let mut values = vec![0f32; *n_in];
+        // A byte more than the levels have, so that the last one can be read in two.
+        let mut column = vec![[0u8; 4]; n_in * bits / WORD + 1];
+        for (o, row) in out.chunks_exact_mut(self.dtype.block_bytes() * n_in).enumerate() {
+            let words = levels.chunks_exact(n_out * 4).map(|row| row.as_chunks::<4>().0.get(o));
+            for (word, place) in words.zip(&mut column) {
+                *place = *word.ok_or_else(mismatch)?;
             }
-            in_order &= group == i / self.stride;
+            let bytes = column.as_flattened();
+            for ((i, value), group) in values.iter_mut().enumerate().zip(&groups) {
+                let (byte, shift) = (i * bits / 8, i * bits % 8);
+                let two = bytes.get(byte..byte + 2).and_then(|two| two.first_chunk::<2>()).ok_or_else(mismatch)?;
+                let level = f32::from(u16::from_le_bytes(*two) >> shift & mask);
+                let (scale, bias) = heads.get(*group).and_then(|heads| heads.get(o)).ok_or_else(mismatch)?;
+                *value = scale * level + bias;
+            }
+            self.dtype.encode(&values, row).map_err(|error| Refusal::Damaged(error.to_string()))?;
         }
-        if in_order {
-            return Ok(());
-        }
-        Err(Refusal::Unsupported(
-            "GPTQ in the order of activations (desc_act: its g_idx scatters the groups over the inputs), which \
-             has no exact form here; a version of the model without desc_act can be read"
-                .to_owned(),
-        ))
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! cache; shards must have plain file names, so that an index cannot reach outside its directory. `config.json` and its
 //! like become metadata under `config.…`; tokenizers and templates are handed out as they are.
 
-use super::{mlx, pytorch, pytorch_meta, quantized, safetensors};
+use super::{mlx, names_in, pytorch, pytorch_meta, quantized, safetensors};
 use crate::{
     Error, Metadata, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
@@ -105,6 +105,9 @@ const SIDECARS: &[&str] = &[
     "chat_template.json",
 ];
 const SIDECAR_SUFFIX: &str = ".tiktoken";
+/// Folders beside the weights whose files of this ending are handed out with the folder's name before them.
+const TEMPLATE_FOLDERS: &[&str] = &["additional_chat_templates", "chat_templates"];
+const TEMPLATE_SUFFIX: &str = ".jinja";
 
 /// Endings of weights in other formats, for the remark that they were not chosen.
 const OTHER_WEIGHTS: &[&str] = &[".gguf", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack"];
@@ -326,11 +329,19 @@ impl Beside {
         if !names.iter().any(|name| [CONFIG, PARAMS].contains(&name.as_str())) {
             notes.push(format!("there is no {CONFIG} beside the weights"));
         }
+        let is_sidecar = |name: &&String| SIDECARS.contains(&name.as_str()) || name.ends_with(SIDECAR_SUFFIX);
+        let mut chosen: Vec<String> = names.iter().filter(is_sidecar).cloned().collect();
+        for folder in names.iter().filter(|name| TEMPLATE_FOLDERS.contains(&name.as_str())) {
+            let path = directory.join(folder);
+            let inside = if path.is_dir() { names_in(&path)? } else { Vec::new() };
+            let templates = inside.iter().filter(|name| name.ends_with(TEMPLATE_SUFFIX));
+            chosen.extend(templates.take(limits::TEMPLATES).map(|name| format!("{folder}/{name}")));
+        }
         let mut sidecars = Vec::new();
-        for name in names.iter().filter(|n| SIDECARS.contains(&n.as_str()) || n.ends_with(SIDECAR_SUFFIX)) {
-            let file = ModelFile::open(&directory.join(name), options.mmap)?;
+        for name in chosen {
+            let file = ModelFile::open(&directory.join(&name), options.mmap)?;
             check_len(&file, limits::SIDECAR_BYTES)?;
-            sidecars.push((name.clone(), file));
+            sidecars.push((name, file));
         }
         Ok(Self { metadata, sidecars, notes })
     }

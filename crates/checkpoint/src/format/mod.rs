@@ -128,7 +128,7 @@ fn refusal(path: &Path, head: &[u8], file_len: u64) -> Error {
 }
 
 /// Names in a directory, sorted; those that are not UTF-8 belong to no model.
-fn names_in(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn names_in(path: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(path);
     let entries = entries.map_err(|source| Error::Io { path: path.to_owned(), action: "list", source })?;
     let entries = entries.take(limits::DIRECTORY_ENTRIES).flatten();

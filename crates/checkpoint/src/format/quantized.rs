@@ -18,7 +18,7 @@ use std::{
     path::Path,
     sync::Arc,
 };
-use tensor::{DType, Shape};
+use tensor::{DType, Shape, SharedBytes};
 
 /// Where a configuration says how the weights are quantized. The last one is a file of its own.
 pub(super) const PLACES: &[&str] = &["config.quantization", "config.quantization_config", "quantize_config"];
@@ -164,6 +164,11 @@ impl<'a> Tensors<'a> {
 
     fn path(&self, tensor: &TensorInfo) -> &Path {
         self.files.get(tensor.part).map_or(Path::new(""), ModelFile::path)
+    }
+
+    /// The bytes of a tensor of the files.
+    pub(super) fn read(&self, tensor: &TensorInfo) -> Result<SharedBytes> {
+        tensor.read(self.path(tensor), self.files)
     }
 
     /// Error unless `tensor` has one of `dtypes`.

@@ -32,7 +32,7 @@ impl NewTensor {
     }
 }
 
-fn unwritable(name: &str, problem: impl ToString) -> Error {
+pub(crate) fn unwritable(name: &str, problem: impl ToString) -> Error {
     Error::Unwritable { what: format!("tensor {}", crate::error::quoted(name)), problem: problem.to_string() }
 }
 
@@ -45,6 +45,14 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// What the bytes of tensors in GGUF files begin at multiples of.
+    pub const GGUF_ALIGNMENT: usize = 32;
+
+    /// What stands before the tensors.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
     /// Bytes of the whole file.
     pub fn file_bytes(&self) -> u64 {
         let tensors = self.tensors.iter().fold(0u64, |sum, (_, bytes, zeros)| sum.saturating_add(bytes + zeros));

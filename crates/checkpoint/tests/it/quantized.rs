@@ -229,6 +229,31 @@ fn gptq_columns() {
     assert_eq!(gptq(0).with(|m| m.config = json!({ "quantization_config": second })).matrix().2, expected());
 }
 
+/// Groups of inputs in any order: no blocks, but numbers.
+#[test]
+fn gptq_in_the_order_of_activations() {
+    let doubled = halves()
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .flat_map(|b| (half::f16::from_le_bytes(*b) * half::f16::from_f32(2.0)).to_le_bytes())
+        .collect::<Vec<u8>>();
+    let scattered = gptq(15).with(|m| {
+        m.config =
+            json!({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": true}});
+        m.get("m.scales").shape = vec![2, N_OUT];
+        m.get("m.scales").bytes = [halves(), doubled].concat();
+        m.get("m.qzeros").shape = vec![2, N_OUT / 8];
+        let zeros = m.get("m.qzeros").bytes.clone();
+        m.get("m.qzeros").bytes = zeros.repeat(2);
+        m.get("m.g_idx").bytes = words(&(0..N_IN as u32).map(|i| i % 2).collect::<Vec<u32>>());
+    });
+    let (dtype, dims, values) = scattered.matrix();
+    assert_eq!((dtype.name(), dims), ("F16", vec![N_OUT, N_IN]));
+    let twice = |(i, value): (usize, f32)| value * if i % 2 == 1 { 2.0 } else { 1.0 };
+    assert_eq!(values, expected().into_iter().enumerate().map(twice).collect::<Vec<f32>>());
+}
+
 #[test]
 fn gptq_refusals() {
     let good = gptq(15);
@@ -249,17 +274,6 @@ fn gptq_refusals() {
     good.with(|m| m.get("m.qweight").dtype = "U32").refused(&["m.qweight", "U32", "I32"]);
     good.with(|m| m.get("m.qweight").shape = vec![2, 32]).refused(&["shape"]);
     good.with(|m| m.get("m.g_idx").bytes = words(&[1; N_IN])).refused(&["g_idx", "group 1 of 1"]);
-    let half = |m: &mut Model| {
-        m.config = config("group_size", json!(16));
-        m.get("m.scales").shape = vec![2, N_OUT];
-        m.get("m.scales").bytes = [halves(), halves()].concat();
-        m.get("m.qzeros").shape = vec![2, N_OUT / 8];
-        let zeros = m.get("m.qzeros").bytes.clone();
-        m.get("m.qzeros").bytes = zeros.repeat(2);
-        let scattered: Vec<u32> = (0..N_IN as u32).map(|i| i % 2).collect();
-        m.get("m.g_idx").bytes = words(&scattered);
-    };
-    good.with(half).refused(&["order of activations", "desc_act", "not supported"]);
     good.with(|m| m.entries.push(entry("m.weight", "F32", &[1], singles(&[1.0])))).refused(&["m.weight", "as well"]);
 }
 

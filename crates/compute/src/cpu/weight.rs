@@ -8,7 +8,7 @@ use super::{
     packed::{Packed, TILE},
     simd::Kernels,
 };
-use crate::{Error, Precision, Result, Weight, WeightUse};
+use crate::{Error, Observer, Precision, Result, Weight, WeightUse};
 use std::sync::Arc;
 use tensor::{DType, HostTensor, SharedBytes};
 
@@ -44,7 +44,7 @@ pub(crate) fn upload(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> 
             (CpuWeight::Rows(tensor.bytes().clone()), tensor.bytes().len(), true)
         }
     };
-    Ok(Weight { inner: Arc::new(inner), dtype, shape, resident, mapped, low_rank: Vec::new() })
+    Ok(Weight { inner: Arc::new(inner), dtype, shape, resident, mapped, low_rank: Vec::new(), observer: None })
 }
 
 /// A matrix, or each matrix of a stack, repacked; with its bytes.
@@ -90,6 +90,8 @@ pub(crate) struct Matrix<'a> {
     pub(crate) n_rows: usize,
     pub(crate) row_len: usize,
     store: Store<'a>,
+    /// Who watches the products, and which matrix of a stack this is.
+    observer: Option<(&'a Observer, usize)>,
 }
 
 #[derive(Clone, Copy)]
@@ -118,7 +120,8 @@ impl<'a> Matrix<'a> {
             Some(CpuWeight::Vector(_)) => return Err(argument(op, "a vector where a matrix is needed")),
             None => return Err(argument(op, "a weight of another device")),
         };
-        Ok(Self { dtype: weight.dtype, n_rows, row_len, store })
+        let observer = weight.observer.as_deref().map(|observer| (observer, 0));
+        Ok(Self { dtype: weight.dtype, n_rows, row_len, store, observer })
     }
 
     /// Whether [`Matrix::part`] can cut it into matrices of `n_rows`.
@@ -140,7 +143,15 @@ impl<'a> Matrix<'a> {
                 Store::Packed { packed, first_tile: index * rows_each.div_ceil(TILE), rows_each }
             }
         };
-        Self { n_rows, store, ..self }
+        let observer = self.observer.map(|(observer, _)| (observer, index));
+        Self { n_rows, store, observer, ..self }
+    }
+
+    /// Tells whoever watches that it is multiplied with the first `n` rows of `x`.
+    pub(crate) fn watch(&self, x: &[f32], n: usize) {
+        if let Some((observer, index)) = self.observer {
+            observer.add(index, &x[..n * self.row_len]);
+        }
     }
 
     /// The packed form, if it has one, and a tile's bytes.

@@ -2,8 +2,10 @@
 
 use crate::{linear::bound, reference::*};
 use compute::{
-    Activation, Device, Epilogue, Experts, FeedForward, NormKind, Precision, RouterGroups, RouterRule, cpu::CpuDevice,
+    Activation, Device, Epilogue, Experts, FeedForward, NormKind, Observed, Observer, Precision, RouterGroups,
+    RouterRule, cpu::CpuDevice,
 };
+use std::sync::Arc;
 use tensor::DType;
 
 const ACTIVATIONS: [Activation; 6] = [
@@ -94,6 +96,8 @@ fn gated_outputs() {
             let weight = 0.5 / (1.0 + (-sum).exp());
             let y = down.apply(0, &hidden(Some(&gate), &up, Activation::Silu, 0, x));
             expected[row * width..].iter_mut().zip(y).for_each(|(e, y)| *e += weight * y);
+            seen.sums[expert * width..].iter_mut().zip(x).for_each(|(sum, x)| *sum += x * x);
+            seen.counts[expert] += 1;
         }
         close(&read(&device, &out), &expected, 3e-6, &name(&device));
     }
@@ -138,7 +142,10 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
     let (n_expert, width, n_ff) = (if rule.groups.is_some() { 8 } else { 7 }, 256, 256);
     let router = Layer::new(device, DType::F32, &[n_expert, width], true, 1).unwrap();
     let stack = |n_out, n_in, seed| Layer::new(device, dtype, &[n_expert, n_out, n_in], true, seed);
-    let Some(up) = stack(n_ff, width, 3) else { return };
+    let Some(mut up) = stack(n_ff, width, 3) else { return };
+    let observer = Arc::new(Observer::new(n_expert, width));
+    up.projection.weight.observe(Arc::clone(&observer));
+    let mut seen = Observed { sums: vec![0.0; n_expert * width], counts: vec![0; n_expert] };
     let gate = gated.then(|| stack(n_ff, width, 5).unwrap());
     let down = stack(width, n_ff, 7).unwrap();
     let norm = TestNorm::new(device, NormKind::Rms, width, 9);
@@ -167,7 +174,12 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
         }
     }
     let bound = 4.0 * bound(device.info().precision, dtype);
-    close(&read(device, &out), &expected, bound, &format!("{} {dtype} {rule:?} {n}", name(device)));
+    let what = format!("{} {dtype} {rule:?} {n}", name(device));
+    close(&read(device, &out), &expected, bound, &what);
+    let observed = observer.observed();
+    assert_eq!(observed.counts, seen.counts, "{what}");
+    let sums: Vec<f32> = observed.sums.iter().map(|sum| *sum as f32).collect();
+    close(&sums, &seen.sums, 1e-5, &what);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Norms, products, the table and the head.
 
 use crate::reference::*;
-use compute::{Buffer, Device, Epilogue, Logits, NormKind, Precision, WeightUse, cpu::CpuDevice};
+use compute::{Buffer, Device, Epilogue, Logits, NormKind, Observer, Precision, WeightUse, cpu::CpuDevice};
+use std::sync::Arc;
 use tensor::DType;
 
 /// Largest relative error of a product by arithmetic and type.
@@ -151,4 +152,29 @@ fn head(device: &CpuDevice, dtype: DType, n_vocab: usize, width: usize, x: &Buff
     let y = layer.apply(0, &norm.apply(&chosen));
     let expected: Vec<f64> = y.iter().map(|y| 3.0 * (0.25 * y / 3.0).tanh()).collect();
     close(&read(device, &out), &expected, bound(device.info().precision, dtype), &format!("{} {dtype}", name(device)));
+}
+
+#[test]
+fn an_observer_sees_the_normalized_input() {
+    for device in devices(Precision::F32).iter().chain(&devices(Precision::Fast)) {
+        let (n, n_in) = (7, 256);
+        let mut layer = Layer::new(device, DType::Q4_0, &[33, n_in], false, 5).unwrap();
+        let observer = Arc::new(Observer::new(1, n_in));
+        layer.projection.weight.observe(Arc::clone(&observer));
+        let norm = TestNorm::new(device, NormKind::Rms, n_in, 3);
+        let x = random(n * n_in, 9);
+        let mut out = device.alloc(n * 33).unwrap();
+        let plain = Epilogue { norm: None, scale: 1.0, residual: None };
+        for _ in 0..2 {
+            device.linear(&buffer(device, &x), n, Some(&norm.norm), &layer.projection, plain, &mut out).unwrap();
+        }
+        let mut expected = vec![0.0; n_in];
+        for row in norm.apply(&wide(&x)).chunks(n_in) {
+            expected.iter_mut().zip(row).for_each(|(sum, x)| *sum += 2.0 * x * x);
+        }
+        let observed = observer.observed();
+        assert_eq!(observed.counts, [2 * n as u64]);
+        let sums: Vec<f32> = observed.sums.iter().map(|sum| *sum as f32).collect();
+        close(&sums, &expected, 1e-5, &name(device));
+    }
 }

@@ -10,7 +10,7 @@ mod rows;
 mod tensors;
 
 use crate::convention::Convention;
-use crate::{Error, HyperParams, Result};
+use crate::{HyperParams, Result};
 use checkpoint::{Checkpoint, Value};
 
 pub use rows::Rows;
@@ -36,13 +36,14 @@ impl Export {
     pub fn new(checkpoint: &Checkpoint) -> Result<Export> {
         let hyper = HyperParams::read(checkpoint)?;
         let (convention, architecture) = Convention::of(checkpoint.metadata())?;
-        if convention != Convention::House && hyper.latent.is_some() {
-            return Err(Error::Unsupported { what: "latent attention in a file of this format".to_owned() });
-        }
         let (tensors, left_out) = tensors::all(checkpoint, convention, architecture, &hyper)?;
         let numbers = match convention {
             Convention::House => None,
-            _ => Some(numbers::numbers(&hyper)?),
+            _ => {
+                let router = |layer: &usize| format!("blk.{layer}.ffn_gate_inp.weight");
+                let is_dense = |layer: &usize| !tensors.iter().any(|tensor| tensor.name == router(layer));
+                Some(numbers::numbers(&hyper, (0..hyper.n_layers).take_while(is_dense).count())?)
+            }
         };
         Ok(Export { hyper, numbers, tensors, left_out })
     }

@@ -14,12 +14,15 @@ type Fields = Vec<(String, Value)>;
 /// The keys of one model.
 struct Numbers<'h> {
     hyper: &'h HyperParams,
+    /// First layers without experts.
+    n_dense: usize,
     fields: Fields,
 }
 
-/// The metadata that say what model `hyper` is. Error: a number that is too large, or has no key.
-pub(super) fn numbers(hyper: &HyperParams) -> Result<Fields> {
-    let mut numbers = Numbers { hyper, fields: Vec::new() };
+/// The metadata that say what model `hyper` is, whose first `n_dense` layers have no experts. Error: a number that is too
+/// large, or has no key.
+pub(super) fn numbers(hyper: &HyperParams, n_dense: usize) -> Result<Fields> {
+    let mut numbers = Numbers { hyper, n_dense, fields: Vec::new() };
     numbers.fields.push(("general.architecture".to_owned(), Value::text(hyper.architecture.name)));
     numbers.fields.push(("general.type".to_owned(), Value::text("model")));
     numbers.sizes()?;
@@ -68,6 +71,12 @@ impl Numbers<'_> {
         let first = |of: fn(&LayerParams) -> usize| hyper.layers.first().map_or(0, of);
         self.count("attention.key_length", first(|layer| layer.head_dim))?;
         self.count("attention.value_length", first(|layer| layer.v_head_dim))?;
+        if let Some(latent) = &hyper.latent {
+            latent.q_rank.map_or(Ok(()), |rank| self.count("attention.q_lora_rank", rank))?;
+            self.count("attention.kv_lora_rank", latent.rank)?;
+            self.count("attention.key_length_mla", latent.nope_dim + latent.rope_dim)?;
+            self.count("attention.value_length_mla", latent.v_dim)?;
+        }
         let a = hyper.architecture;
         match a.norm {
             NormKind::Rms => self.float("attention.layer_norm_rms_epsilon", hyper.norm_eps),
@@ -91,12 +100,14 @@ impl Numbers<'_> {
         let scaled = if a.width_scaled_queries_at == Some(hyper.n_layers) {
             hyper.width as f32 / first.map_or(1, |layer| layer.n_heads) as f32
         } else {
-            first.map_or(1, |layer| layer.head_dim) as f32
+            let whole = hyper.latent.as_ref().map(|latent| latent.nope_dim + latent.rope_dim);
+            whole.unwrap_or(first.map_or(1, |layer| layer.head_dim)) as f32
         };
+        let sharpness = if hyper.latent.is_some() { hyper.rope.score_factor } else { 1.0 };
         let logits = if a.logit_scale_divides { exact_reciprocal(hyper.logit_scale) } else { hyper.logit_scale };
         for (key, value, assumed) in [
             ("embedding_scale", hyper.embedding_scale, embedding),
-            ("attention.scale", hyper.attention_scale, 1.0 / scaled.sqrt()),
+            ("attention.scale", hyper.attention_scale, sharpness / scaled.sqrt()),
             ("residual_scale", hyper.residual_scale, 1.0),
             ("logit_scale", logits, 1.0),
         ] {
@@ -138,6 +149,11 @@ impl Numbers<'_> {
                 self.count("rope.scaling.original_context_length", original)?;
                 self.float("rope.scaling.yarn_beta_fast", beta_fast as f32);
                 self.float("rope.scaling.yarn_beta_slow", beta_slow as f32);
+                if self.says_magnitude_of_scores() {
+                    // The magnitude belongs to the scores: a tenth of its weight is said, from which its square follows.
+                    let tenth = (f64::from(rope.score_factor).sqrt() - 1.0) / factor.ln();
+                    self.float("rope.scaling.yarn_log_multiplier", tenth as f32);
+                }
                 if !truncate {
                     self.put("rope.scaling.truncate", Value::Bool(false));
                 }
@@ -149,7 +165,7 @@ impl Numbers<'_> {
                 return Err(Error::Unsupported { what });
             }
         }
-        if rope.attention_factor != 1.0 {
+        if rope.attention_factor != 1.0 && !self.says_magnitude_of_scores() {
             self.float("rope.scaling.attn_factor", rope.attention_factor as f32);
         }
         let a = self.hyper.architecture;
@@ -164,6 +180,12 @@ impl Numbers<'_> {
             self.put("rope.layers", Value::flags(&flags));
         }
         Ok(())
+    }
+
+    /// Whether YaRN's magnitude belongs to the scores and not to what rotates.
+    fn says_magnitude_of_scores(&self) -> bool {
+        let is_yarn = matches!(self.hyper.rope.scaling, RopeScaling::Yarn { .. });
+        is_yarn && self.hyper.latent.is_some() && self.hyper.rope.score_factor != 1.0
     }
 
     fn windows(&mut self) -> Result<()> {
@@ -203,6 +225,10 @@ impl Numbers<'_> {
             self.count("expert_shared_feed_forward_length", n_ff)?;
             self.count("expert_shared_count", n_ff.checked_div(experts.n_ff).unwrap_or(1).max(1))?;
         }
+        // Readers of files of these families ask for it whatever it is.
+        if self.n_dense > 0 || self.hyper.latent.is_some() {
+            self.count("leading_dense_block_count", self.n_dense)?;
+        }
         if rule.normalize != self.hyper.architecture.normalizes_experts {
             self.put("expert_weights_norm", Value::Bool(rule.normalize));
         }
@@ -210,7 +236,7 @@ impl Numbers<'_> {
             self.count("expert_group_count", groups.n_groups)?;
             self.count("expert_group_used_count", groups.n_used)?;
         }
-        if rule.scale != 1.0 {
+        if rule.scale != 1.0 || self.hyper.latent.is_some() {
             self.float("expert_weights_scale", rule.scale);
         }
         let gating = match (rule.sigmoid, rule.softmax_after_choice) {
@@ -240,6 +266,14 @@ pub(super) fn check(source: &HyperParams, written: &HyperParams) -> Result<()> {
     }
     if !matches!(source.rope.scaling, RopeScaling::Yarn { .. } | RopeScaling::LongRope) {
         expected.rope.original_context = written.rope.original_context;
+    }
+    // What follows from another number, to its rounding.
+    let near = |a: f32, b: f32| (a - b).abs() <= 1e-5 * a.abs();
+    if near(source.rope.score_factor, written.rope.score_factor) && source.latent.is_some() {
+        expected.rope.score_factor = written.rope.score_factor;
+        if near(source.attention_scale, written.attention_scale) {
+            expected.attention_scale = written.attention_scale;
+        }
     }
     // Files hold singles.
     let single = |x: f64| f64::from(x as f32);

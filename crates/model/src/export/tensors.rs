@@ -11,7 +11,7 @@ use crate::{Architecture, Error, ExpertOrder, HyperParams, Result};
 use checkpoint::{Checkpoint, TensorInfo};
 use std::collections::HashSet;
 use std::ops::Range;
-use tensor::{DType, HostTensor, Place, Shape, Site};
+use tensor::{DType, HostTensor, Place, Shape, SharedBytes, Site};
 
 /// A tensor of the new file.
 #[derive(Clone, Debug)]
@@ -36,8 +36,10 @@ enum Source {
     Tensors(Vec<String>, Vec<Heads>),
     /// Rows of one tensor, one run after another.
     Runs(String, Vec<Range<usize>>),
-    /// A matrix `[n_in, n_out]` that becomes `[n_out, n_in]`.
-    Transposed(String, [usize; 2]),
+    /// A matrix `[n_in, n_out]`, or a stack of them, that becomes `[n_out, n_in]`; then the same runs of its rows.
+    Transposed(String, [usize; 2], Vec<Range<usize>>),
+    /// Runs of rows that become as many matrices `[n_in, n_out]`, each of which becomes `[n_out, n_in]`.
+    TransposedRuns(String, [usize; 2], Vec<Range<usize>>),
     /// A vector of the source with `offset` added and its elements in another order.
     Vector { name: String, offset: f32, heads: Vec<Heads>, runs: Vec<Range<usize>> },
     /// Numbers.
@@ -59,9 +61,15 @@ impl ExportTensor {
                 Ok(Rows::new(pieces, heads.clone()))
             }
             Source::Runs(name, runs) => Ok(Rows::of_runs(checkpoint.load(name)?, runs.clone())),
-            Source::Transposed(name, [n_in, n_out]) => {
+            Source::Transposed(name, [n_in, n_out], runs) => {
                 let stored = checkpoint.load(name)?;
                 let turned = transposed(&stored, *n_in, *n_out).map_err(|e| self.failed(e))?;
+                checkpoint.release(&stored);
+                Ok(Rows::of_runs(turned, runs.clone()))
+            }
+            Source::TransposedRuns(name, dims, runs) => {
+                let stored = checkpoint.load(name)?;
+                let turned = self.turned_runs(&stored, *dims, runs)?;
                 checkpoint.release(&stored);
                 Ok(Rows::new(vec![turned], Vec::new()))
             }
@@ -76,6 +84,21 @@ impl ExportTensor {
             }
             Source::Made(values) => made(values),
         }
+    }
+
+    fn turned_runs(&self, stored: &HostTensor, [n_in, n_out]: [usize; 2], runs: &[Range<usize>]) -> Result<HostTensor> {
+        let mut bytes = Vec::new();
+        let n_rows = runs.iter().map(Range::len).sum();
+        Rows::of_runs(stored.clone(), runs.to_vec()).read(0..n_rows, &mut bytes)?;
+        let overflow = || Error::Overflow { what: self.name.clone() };
+        let shape = Shape::new(&[runs.len(), n_in, n_out]).ok_or_else(overflow)?;
+        let gathered = HostTensor::new(&self.name, stored.dtype(), shape, SharedBytes::from_vec(bytes));
+        // Elements of blocks have no place of their own.
+        let plain = |gathered: HostTensor| match gathered.dtype().is_quantized() {
+            true => HostTensor::from_f32(&self.name, shape, &gathered.to_f32()?),
+            false => Ok(gathered),
+        };
+        gathered.and_then(plain).and_then(|plain| transposed(&plain, n_in, n_out)).map_err(|e| self.failed(e))
     }
 
     fn failed(&self, source: tensor::Error) -> Error {
@@ -215,13 +238,14 @@ impl Maker<'_> {
             if let Some(pieces) = self.names.pieces(&name, n_pieces) {
                 let tensor = self.stack(&name, &info, pieces)?;
                 self.tensors.push(tensor);
-            } else if part.ends_with("_exps") && self.names.expert_order() != ExpertOrder::Halves {
-                let what = format!("experts that lie as in {} in a file of this format", info.name);
-                return Err(Error::Unsupported { what });
+            } else if part == "attn_kv_b" && kind == "weight" {
+                self.keys_and_values(&info, layer.unwrap_or(0))?;
             } else if part == "ffn_up_exps"
                 && self.names.find(&format!("blk.{}.ffn_gate_exps.{kind}", layer.unwrap_or(0))).is_none()
             {
                 self.divided_experts(&info, layer.unwrap_or(0), kind)?;
+            } else if part.ends_with("_exps") && self.are_turned(&info, kind) {
+                self.turned_experts(&name, &info)?;
             } else {
                 let tensor = self.single(&name, &info, layer)?;
                 self.tensors.push(tensor);
@@ -237,24 +261,102 @@ impl Maker<'_> {
             found: info.shape.to_string(),
             expected: "twice as many rows as an expert has".to_owned(),
         };
-        let &[n, both, width] = info.shape.dims() else { return Err(unexpected()) };
+        let are_turned = self.are_turned(info, kind);
+        let (n, both, width) = match *info.shape.dims() {
+            [n, both] if kind == "bias" => (n, both, None),
+            [n, width, both] if are_turned => (n, both, Some(width)),
+            [n, both, width] => (n, both, Some(width)),
+            _ => return Err(unexpected()),
+        };
         if both % 2 != 0 {
             return Err(unexpected());
         }
         self.used.insert(info.name.clone());
         let n_ff = both / 2;
+        let in_pairs = self.names.expert_order() == ExpertOrder::TransposedPairs;
         for (which, part) in ["ffn_gate_exps", "ffn_up_exps"].into_iter().enumerate() {
-            let first = |expert: usize| expert * both + which * n_ff;
-            let runs = (0..n).map(|expert| first(expert)..first(expert) + n_ff).collect();
+            let runs_of = |expert: usize| -> Vec<Range<usize>> {
+                let first = expert * both;
+                match in_pairs {
+                    true => (0..n_ff).map(|i| first + 2 * i + which).map(|row| row..row + 1).collect(),
+                    false => std::iter::once(first + which * n_ff..first + (which + 1) * n_ff).collect(),
+                }
+            };
+            let runs: Vec<Range<usize>> = (0..n).flat_map(runs_of).collect();
             let name = format!("blk.{layer}.{part}.{kind}");
-            let shape = Shape::new(&[n, n_ff, width]).ok_or_else(unexpected)?;
+            let dims: Vec<usize> = [n, n_ff].into_iter().chain(width).collect();
+            let shape = Shape::new(&dims).ok_or_else(unexpected)?;
+            let source = match width {
+                None => Source::Vector { name: info.name.clone(), offset: 0.0, heads: Vec::new(), runs },
+                Some(width) if are_turned => Source::Transposed(info.name.clone(), [width, both], runs),
+                Some(_) => Source::Runs(info.name.clone(), runs),
+            };
             self.tensors.push(ExportTensor {
                 site: site(&name, &shape, self.hyper, self.is_tied),
                 name: self.names.house_spelling(&name),
                 shape,
-                dtype: info.dtype,
+                dtype: if width.is_none() { DType::F32 } else { info.dtype },
                 source_bytes: info.bytes / 2,
-                source: Source::Runs(info.name.clone(), runs),
+                source,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the source has a matrix of experts with its input before its output. Modules of their own, and quantized
+    /// rows, are never transposed.
+    fn are_turned(&self, info: &TensorInfo, kind: &str) -> bool {
+        let in_rows = info.name.ends_with(".weight") || info.dtype.is_quantized();
+        kind == "weight" && !in_rows && self.names.expert_order() != ExpertOrder::Halves
+    }
+
+    /// All experts' matrices in one tensor, transposed.
+    fn turned_experts(&mut self, name: &str, info: &TensorInfo) -> Result<()> {
+        let overflow = || Error::Overflow { what: name.to_owned() };
+        let &[n, n_in, n_out] = info.shape.dims() else { return Err(overflow()) };
+        let shape = Shape::new(&[n, n_out, n_in]).ok_or_else(overflow)?;
+        self.used.insert(info.name.clone());
+        self.tensors.push(ExportTensor {
+            site: site(name, &shape, self.hyper, self.is_tied),
+            name: self.names.house_spelling(name),
+            shape,
+            dtype: info.dtype,
+            source_bytes: info.bytes,
+            source: Source::Transposed(info.name.clone(), [n_in, n_out], Vec::new()),
+        });
+        Ok(())
+    }
+
+    /// The matrices that make keys and values of latents, which the source has in one, head by head: those of keys
+    /// transposed, as queries need them.
+    fn keys_and_values(&mut self, info: &TensorInfo, layer: usize) -> Result<()> {
+        let n_heads = self.hyper.layers.get(layer).map_or(0, |params| params.n_heads);
+        let expected = self.hyper.latent.as_ref().map(|latent| (latent, latent.nope_dim + latent.v_dim));
+        let found =
+            |expected: String| Error::TensorShape { name: info.name.clone(), found: info.shape.to_string(), expected };
+        let Some((latent, step)) = expected else { return Err(found("no such tensor".to_owned())) };
+        if *info.shape.dims() != [n_heads.saturating_mul(step), latent.rank] {
+            return Err(found(format!("[{}, {}]", n_heads.saturating_mul(step), latent.rank)));
+        }
+        self.used.insert(info.name.clone());
+        let (nope_dim, v_dim, rank) = (latent.nope_dim, latent.v_dim, latent.rank);
+        let runs = |from: usize, len: usize| (0..n_heads).map(|h| h * step + from..h * step + from + len).collect();
+        let keys = Source::TransposedRuns(info.name.clone(), [nope_dim, rank], runs(0, nope_dim));
+        let values = Source::Runs(info.name.clone(), runs(nope_dim, v_dim));
+        let of_keys = if info.dtype.is_quantized() { DType::F32 } else { info.dtype };
+        for (part, dims, dtype, source) in [
+            ("attn_k_b", [n_heads, rank, nope_dim], of_keys, keys),
+            ("attn_v_b", [n_heads, v_dim, rank], info.dtype, values),
+        ] {
+            let name = format!("blk.{layer}.{part}.weight");
+            let shape = Shape::new(&dims).ok_or_else(|| Error::Overflow { what: name.clone() })?;
+            self.tensors.push(ExportTensor {
+                site: site(&name, &shape, self.hyper, self.is_tied),
+                name,
+                shape,
+                dtype,
+                source_bytes: dtype.tensor_bytes(&shape).map_or(info.bytes, |bytes| bytes as u64),
+                source,
             });
         }
         Ok(())
@@ -282,7 +384,7 @@ impl Maker<'_> {
         let is_vector = shape.dims().len() == 1;
         let runs = layer.filter(|_| part == "attn_qkv").map_or_else(Vec::new, |layer| self.runs_by_head(layer));
         let source = if let Some(dims) = turned {
-            Source::Transposed(info.name.clone(), dims)
+            Source::Transposed(info.name.clone(), dims, Vec::new())
         } else if is_vector && (offset != 0.0 || !heads.is_empty() || !runs.is_empty()) {
             Source::Vector { name: info.name.clone(), offset, heads, runs }
         } else if !runs.is_empty() {
@@ -313,12 +415,15 @@ impl Maker<'_> {
         let Some(params) = layer.and_then(|layer| self.hyper.layers.get(layer)) else { return Ok(()) };
         let Some((base, "weight")) = name.rsplit_once('.') else { return Ok(()) };
         let (width, ff) = (self.hyper.width, params.n_ff);
+        let latent = self.hyper.latent.as_ref();
+        let q_dim = latent.map_or(params.q_dim(), |latent| params.n_heads * (latent.rope_dim + latent.nope_dim));
+        let attention_dim = latent.map_or(params.attention_dim(), |latent| params.n_heads * latent.v_dim);
         let shapes: &[[usize; 2]] = match base.rsplit('.').next().unwrap_or_default() {
-            "attn_q" => &[[params.q_dim(), width]],
+            "attn_q" => &[[q_dim, width]],
             "attn_k" => &[[params.k_dim(), width]],
             "attn_v" => &[[params.v_dim(), width]],
             "attn_qkv" => &[[params.q_dim() + params.k_dim() + params.v_dim(), width]],
-            "attn_output" => &[[width, params.attention_dim()]],
+            "attn_output" => &[[width, attention_dim]],
             "ffn_gate" => &[[ff, width]],
             "ffn_up" => &[[ff, width], [ff.saturating_mul(2), width]],
             "ffn_down" => &[[width, ff]],

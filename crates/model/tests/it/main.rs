@@ -8,6 +8,7 @@ mod goldens;
 mod hugging_face;
 mod made;
 mod numbers;
+mod observed;
 mod onnx;
 mod quantized;
 mod quants;

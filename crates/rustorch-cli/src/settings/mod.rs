@@ -51,6 +51,8 @@ pub(crate) struct ModelSettings {
     pub(crate) mmap: bool,
     /// `auto`, `none` or the type that unquantized weights are quantized to while they are loaded.
     pub(crate) quantize: &'static str,
+    /// Bytes that results of quantizing while loading may take on disk; none: they are not kept.
+    pub(crate) quantize_cache: Option<u64>,
     /// Remember models and refuse those that changed.
     pub(crate) lock: bool,
     /// A built-in chat template's name, or a file; none: the model's own.

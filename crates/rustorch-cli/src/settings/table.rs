@@ -83,8 +83,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "",
         group: Group::Model,
         daily: false,
-        en: "chat template instead of the model's own: a built-in name or a Jinja file",
-        ja: "モデル付属の代わりに使うチャットテンプレート(組み込み名または Jinja ファイル)",
+        en: "chat template instead of the model's own: one of its others by name, a built-in name or a Jinja file",
+        ja: "モデル付属の代わりに使うチャットテンプレート(モデルにある別の名前、組み込み名、または Jinja ファイル)",
     },
     Row {
         section: "model",
@@ -98,6 +98,19 @@ pub(crate) const SETTINGS: &[Row] = &[
         daily: false,
         en: "type to quantize unquantized weights to while loading; auto: only if they do not fit, to the best that does",
         ja: "非量子化の重みを読み込み時に量子化する型。auto: 収まらないときだけ、収まる最良の型にする",
+    },
+    Row {
+        section: "model",
+        key: "quantize_cache",
+        flag: "quantize-cache",
+        short: None,
+        value: "SIZE",
+        kind: Kind::BytesOr(|s| &mut s.model.quantize_cache, "off"),
+        default: "off",
+        group: Group::Model,
+        daily: false,
+        en: "keep what is quantized while loading for the next time, in at most this much of ~/.rustorch/cache",
+        ja: "読み込み時に量子化した重みを ~/.rustorch/cache にこの大きさまで保存し、次回に使う",
     },
     Row {
         section: "model",
@@ -768,6 +781,9 @@ mod tests {
         check("backend.fallback", "gpu", None);
         check("backend.threads", "auto", Some("\"auto\""));
         check("backend.threads", "0", None);
+        check("model.quantize_cache", "off", Some("\"off\""));
+        check("model.quantize_cache", "20GiB", Some("21474836480"));
+        check("model.quantize_cache", "auto", None);
         check("model.mmap", "off", Some("false"));
         check("model.mmap", "perhaps", None);
         check("logging.file", "", Some("\"\""));

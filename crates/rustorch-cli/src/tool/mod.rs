@@ -7,6 +7,7 @@ pub(crate) mod config;
 mod convert;
 mod docs_json;
 mod help;
+mod imatrix;
 mod inspect;
 mod logits;
 mod man;
@@ -66,6 +67,7 @@ pub(crate) const TOOLS: &[&Tool] = &[
     &bench::TOOL,
     &inspect::TOOL,
     &convert::TOOL,
+    &imatrix::TOOL,
     &verify::TOOL,
     &models::TOOL,
     &config::TOOL,
@@ -83,6 +85,7 @@ const ENGINE_SETTINGS: &[&str] = &[
     "model.format",
     "model.mmap",
     "model.quantize",
+    "model.quantize_cache",
     "model.lock",
     "backend.",
     "context.size",

@@ -15,7 +15,7 @@ pub(super) const TOOL: Tool = Tool {
     en: "list the files that are read and written",
     ja: "読み書きするファイルの一覧",
     arguments: &[],
-    settings: &["history."],
+    settings: &["history.", "model.quantize_cache"],
     run,
     ..Tool::NEW
 };
@@ -26,6 +26,11 @@ pub(super) fn files(language: Language) -> Vec<(String, &'static str)> {
         ("~/.rustorch/config.toml", "config file", "設定ファイル"),
         ("~/.rustorch/history/", "conversations", "会話履歴"),
         ("~/.rustorch/logs/cli.log", "log", "ログ"),
+        (
+            "~/.rustorch/cache/quantized/",
+            "weights quantized while loading, if asked",
+            "読み込み時に量子化した重み(指定時)",
+        ),
         ("~/.rustorch/models.lock", "models as they were when first used", "初回使用時のモデルの記録"),
     ]
     .into_iter()
@@ -39,6 +44,7 @@ fn run(layers: &Layers, _: &Values) -> Result<()> {
     let kept = |path: &Option<std::path::PathBuf>| path.clone().filter(|_| !s.history.ephemeral);
     let folder =
         kept(&s.history.file).filter(|_| s.history.auto_save).and_then(|f| f.parent().map(|d| d.to_path_buf()));
+    let quantized = crate::quantized::folder().filter(|_| s.model.quantize_cache.is_some());
     let rows = [
         ("config", config, language().pick("read", "読み取り")),
         ("history", kept(&s.history.file).filter(|_| s.history.auto_save), language().pick("written", "書き込み")),
@@ -46,6 +52,7 @@ fn run(layers: &Layers, _: &Values) -> Result<()> {
         ("lines", folder.map(|dir| dir.join("lines.history")), language().pick("written", "書き込み")),
         ("save-history", kept(&s.history.save), language().pick("written", "書き込み")),
         ("load-history", s.history.load.clone(), language().pick("read", "読み取り")),
+        ("cache", quantized, language().pick("written", "書き込み")),
         ("models-lock", kept(&crate::integrity::lock_file()), language().pick("written", "書き込み")),
         ("log", s.log_options().file, language().pick("written", "書き込み")),
     ];

@@ -26,10 +26,10 @@ crate::messages::messages! {
 }
 
 /// A text larger than this is refused.
-const MAX_TEXT_BYTES: u64 = 1 << 30;
+pub(super) const MAX_TEXT_BYTES: u64 = 1 << 30;
 
 /// Tokens of a window unless the settings say otherwise.
-const WINDOW: usize = 512;
+pub(super) const WINDOW: usize = 512;
 
 pub(super) const TOOL: Tool = Tool {
     name: "perplexity",
@@ -49,7 +49,7 @@ pub(super) const TOOL: Tool = Tool {
 
 /// Sums over scored tokens.
 #[derive(Default)]
-struct Score {
+pub(super) struct Score {
     n: usize,
     nll: f64,
     squares: f64,
@@ -63,7 +63,7 @@ impl Score {
     }
 
     /// Mean negative log-likelihood and its standard error.
-    fn mean(&self) -> (f64, f64) {
+    pub(super) fn mean(&self) -> (f64, f64) {
         let n = self.n.max(1) as f64;
         let mean = self.nll / n;
         let variance = (self.squares / n - mean * mean).max(0.0);
@@ -88,7 +88,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     }
     let mut score = Score::default();
     for (i, (window, from)) in windows.iter().enumerate() {
-        score_window(&loaded, window, *from, &mut score)?;
+        score_window(&loaded, window, *from, *from, &mut score)?;
         if output::can_animate() {
             output::note(&window_progress(i + 1, windows.len(), format!("{:.4}", score.mean().0.exp())));
         }
@@ -112,7 +112,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
 }
 
 /// Windows with, for each, the first row whose prediction is scored.
-fn cut(tokens: &[u32], n_ctx: usize, bos: Option<u32>) -> Vec<(Vec<u32>, usize)> {
+pub(super) fn cut(tokens: &[u32], n_ctx: usize, bos: Option<u32>) -> Vec<(Vec<u32>, usize)> {
     let lead = usize::from(bos.is_some());
     let begin = |part: &[u32]| bos.into_iter().chain(part.iter().copied()).collect::<Vec<u32>>();
     if tokens.len() + lead <= n_ctx {
@@ -126,14 +126,22 @@ fn cut(tokens: &[u32], n_ctx: usize, bos: Option<u32>) -> Vec<(Vec<u32>, usize)>
         .collect()
 }
 
-fn score_window(loaded: &loading::Loaded, window: &[u32], from: usize, score: &mut Score) -> Result<()> {
+/// Computes a window's rows from `computed` on and scores those from `from` on.
+pub(super) fn score_window(
+    loaded: &loading::Loaded,
+    window: &[u32],
+    computed: usize,
+    from: usize,
+    score: &mut Score,
+) -> Result<()> {
     let n_vocab = loaded.hyper.n_vocab;
     loaded
         .engine
-        .logits(window, from, |first, block| {
+        .logits(window, computed, |first, block| {
             for (row, logits) in block.chunks_exact(n_vocab).enumerate() {
                 // The last row predicts what the window does not hold.
-                let next = window.get(first + row + 1).and_then(|id| usize::try_from(*id).ok());
+                let next = window.get(first + row + 1).filter(|_| first + row >= from);
+                let next = next.and_then(|id| usize::try_from(*id).ok());
                 if let Some(logit) = next.and_then(|id| logits.get(id)) {
                     score.add(log_sum_exp(logits) - f64::from(*logit));
                 }

@@ -81,8 +81,8 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
         ..RenderInput::default()
     };
     let template = match &settings.model.template {
-        Some(name) => loading::named_template(name)?,
-        None => from_model(layers, &mut input)?,
+        Some(name) if layers.settings().model.path.is_none() => loading::named_template(name)?,
+        _ => from_model(layers, &mut input)?,
     };
     if let Some(path) = values.path("vars")? {
         let vars = json::<Map<String, Value>>(&path).map_err(|failure| failure.hint(vars_expected()))?;

@@ -5,6 +5,7 @@
 mod answers;
 mod arguments;
 mod convert;
+mod imatrix;
 mod integrity;
 mod plan;
 mod repl_script;

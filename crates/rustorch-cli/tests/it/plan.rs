@@ -76,3 +76,45 @@ fn quantizing_while_loading_is_what_convert_does() {
     assert!(refused.err.contains("quantized already (Q8_0"), "{}", refused.err);
     assert!(!Path::new("l.npy").exists());
 }
+
+#[test]
+fn what_was_quantized_is_kept_for_the_next_time() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("hf")).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(Path::new(&unquantized()).join(name), home.path().join("hf").join(name)).unwrap();
+    }
+    let base = ["--quantize", "Q8_0", "--quantize-cache"];
+    let run = |size: &str, more: &[&str]| last_logits(&home, "hf", &[&base[..], &[size], more].concat());
+    let cache = home.path().join(".rustorch/cache/quantized");
+    let n_kept = || std::fs::read_dir(&cache).map_or(0, Iterator::count);
+    let (expected, _) = last_logits(&home, "hf", &["--quantize", "Q8_0"]);
+    for (size, more, said, kept) in [
+        ("off", &[][..], "", 0),
+        ("1KiB", &[], "not kept", 0),
+        ("1MiB", &["--ephemeral"], "", 0),
+        ("1MiB", &[], "for the next time", 1),
+        ("1MiB", &["--ephemeral"], "those kept in", 1),
+        ("1MiB", &[], "those kept in", 1),
+    ] {
+        let (logits, err) = run(size, more);
+        assert!(err.contains(said), "{size} {more:?}: {err}");
+        assert_eq!((logits == expected, n_kept()), (true, kept), "{size} {more:?}");
+    }
+    // Another mixture is another file, for which there is no room beside it.
+    let other = ["--quantize", "BF16", "--quantize-cache", "400KiB"];
+    assert!(last_logits(&home, "hf", &other).1.contains("for the next time") || n_kept() == 1);
+    // Another content is another model, and what is damaged is made anew.
+    let kept = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&kept, "GGUF").unwrap();
+    let (logits, err) = run("1MiB", &[]);
+    assert!(logits == expected && err.contains("for the next time"), "{err}");
+    let weights = home.path().join("hf/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let (_, err) = run("1MiB", &["--no-model-lock"]);
+    assert!(err.contains("for the next time"), "{err}");
+    assert!(home.run(&["paths", "--quantize-cache", "1MiB"]).ends_with(0).text().contains("cache/quantized"));
+}

@@ -7,7 +7,7 @@
 
 use super::search::{inverse, range};
 use crate::DType;
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 
 /// Bytes of scale and bias.
 const HEAD: usize = 8;
@@ -121,7 +121,7 @@ impl<const BITS: usize, const GROUP: usize> Group<BITS, GROUP> {
             bytes: Self::BYTES,
             gguf: None,
             decode: Some(Self::decode),
-            encode: Some(Self::encode),
+            encode: Some(Encode::Plain(Self::encode)),
         }
     }
 

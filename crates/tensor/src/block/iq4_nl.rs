@@ -3,14 +3,20 @@
 //! Bytes: `d` (2), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
 use super::{
-    decode_blocks, encode_blocks, half,
+    decode_blocks, encode_weighted_blocks, half,
     search::{best_scale, extreme, importance, inverse},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "IQ4_NL", len: 32, bytes: 18, gguf: Some(20), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "IQ4_NL",
+    len: 32,
+    bytes: 18,
+    gguf: Some(20),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 /// The sixteen levels, denser near zero.
 pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -42,7 +48,7 @@ pub(super) fn nearest(v: f32) -> u8 {
 }
 
 /// The level nearest to each of `x`, in whole vectors: the lowest one and every step up to it.
-fn nearest_levels(x: [f32; 32]) -> [f32; 32] {
+pub(super) fn nearest_levels(x: [f32; 32]) -> [f32; 32] {
     let mut levels = [f32::from(VALUES[0]); 32];
     for (i, edge) in BETWEEN.iter().enumerate() {
         let step = f32::from(VALUES[i + 1]) - f32::from(VALUES[i]);
@@ -54,8 +60,8 @@ fn nearest_levels(x: [f32; 32]) -> [f32; 32] {
 }
 
 /// The scale that fits `x` best: the weight of greatest magnitude is put near either end of the levels.
-pub(super) fn fit_scale(x: &[f32; 32]) -> f32 {
-    let weights = importance(x);
+pub(super) fn fit_scale(x: &[f32; 32], given: Option<&[f32; 32]>) -> f32 {
+    let weights = importance(x, given);
     let extreme = extreme(x);
     let steps = (-8..=8i8).map(|step| 1.0 + f32::from(step) * 0.02);
     let ends = [f32::from(VALUES[0]), f32::from(VALUES[15])];
@@ -68,9 +74,9 @@ pub(super) fn nibbles(x: &[f32; 32], inverse: f32) -> [u8; 16] {
     std::array::from_fn(|j| nearest(x[j] * inverse) | nearest(x[j + 16] * inverse) << 4)
 }
 
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, qs @ ..]: &mut [u8; 18]| {
-        let d = f16::from_f32(fit_scale(x));
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(values, importance, out, |x: &[f32; 32], given, [d0, d1, qs @ ..]: &mut [u8; 18]| {
+        let d = f16::from_f32(fit_scale(x, given));
         [*d0, *d1] = d.to_le_bytes();
         *qs = nibbles(x, inverse(d.to_f32()));
     });

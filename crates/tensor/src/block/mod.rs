@@ -59,6 +59,22 @@ fn encode_blocks<const B: usize, const L: usize>(
     }
 }
 
+/// The same where each element's error counts as much as is given for it, if anything is.
+fn encode_weighted_blocks<const B: usize, const L: usize>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+    encode: impl Fn(&[f32; L], Option<&[f32; L]>, &mut [u8; B]),
+) {
+    let blocks = values.as_chunks().0.iter().zip(out.as_chunks_mut().0);
+    match importance {
+        None => blocks.for_each(|(block, out)| encode(block, None, out)),
+        Some(given) => {
+            blocks.zip(given.as_chunks().0).for_each(|((block, out), given)| encode(block, Some(given), out));
+        }
+    }
+}
+
 /// A half-precision number of a block.
 fn half(low: u8, high: u8) -> f32 {
     f16::from_le_bytes([low, high]).to_f32()

@@ -3,10 +3,16 @@
 //! Bytes: `e` (1), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
 use super::{decode_blocks, encode_blocks, search::extreme};
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 
-pub(crate) const INFO: Info =
-    Info { name: "MXFP4", len: 32, bytes: 17, gguf: Some(39), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "MXFP4",
+    len: 32,
+    bytes: 17,
+    gguf: Some(39),
+    decode: Some(decode),
+    encode: Some(Encode::Plain(encode)),
+};
 
 /// Twice the values of E2M1, sign in the upper bit: whole numbers.
 pub(super) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

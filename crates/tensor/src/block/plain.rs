@@ -1,6 +1,6 @@
 //! Plain element types: a "block" of one element, little endian.
 
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::{bf16, f16};
 
 /// A half as a single, exactly, without branches: LLVM turns a loop over it into vector code on every machine.
@@ -59,11 +59,11 @@ macro_rules! plain {
 
 macro_rules! encode {
     ($bytes:literal, $encode:expr) => {
-        Some(|values, out| {
+        Some(Encode::Plain(|values, out| {
             for (o, v) in out.as_chunks_mut::<$bytes>().0.iter_mut().zip(values) {
                 *o = $encode(*v);
             }
-        })
+        }))
     };
 }
 

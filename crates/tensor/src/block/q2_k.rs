@@ -4,14 +4,20 @@
 //! bytes of `qs`: bits 0..2 are its weights 0..32, bits 2..4 its weights 32..64 and so on.
 
 use super::{
-    decode_blocks, encode_blocks, half,
+    decode_blocks, encode_weighted_blocks, half,
     search::{levels_above_min, scales_and_mins},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q2_K", len: 256, bytes: 84, gguf: Some(10), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q2_K",
+    len: 256,
+    bytes: 84,
+    gguf: Some(10),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |block: &[u8; 84], out: &mut [f32; 256]| {
@@ -29,9 +35,9 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Scale and minimum of each group by search, then both rounded to 4 bits of a common step.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 256], out: &mut [u8; 84]| {
-        let (fits, d, dmin) = scales_and_mins::<16, 16>(x, 3, 15);
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(values, importance, out, |x: &[f32; 256], given, out: &mut [u8; 84]| {
+        let (fits, d, dmin) = scales_and_mins::<16, 16>(x, given, 3, 15);
         out[80..82].copy_from_slice(&f16::from_f32(d).to_le_bytes());
         out[82..84].copy_from_slice(&f16::from_f32(dmin).to_le_bytes());
         out[..80].fill(0);

@@ -5,14 +5,20 @@
 //! `2 * (i / 4)` of byte `8 + i % 4`.
 
 use super::{
-    decode_blocks, encode_blocks, half,
+    decode_blocks, encode_weighted_blocks, half,
     search::{levels, scales},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q3_K", len: 256, bytes: 110, gguf: Some(11), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q3_K",
+    len: 256,
+    bytes: 110,
+    gguf: Some(11),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 /// Scale of group `i`, still with its offset of 32.
 fn scale(scales: &[u8; 12], i: usize) -> i32 {
@@ -40,9 +46,9 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Scale of each group by search, then rounded to 6 bits of a common step.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 256], out: &mut [u8; 110]| {
-        let (scales, d) = scales::<16, 16>(x, 4, 32);
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(values, importance, out, |x: &[f32; 256], given, out: &mut [u8; 110]| {
+        let (scales, d) = scales::<16, 16>(x, given, 4, 32);
         out[..108].fill(0);
         out[108..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
         for (group, x) in x.as_chunks::<16>().0.iter().enumerate() {

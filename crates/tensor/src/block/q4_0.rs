@@ -3,14 +3,20 @@
 //! Bytes: `d` (2), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
 use super::{
-    decode_blocks, encode_blocks, half,
-    search::{extreme, inverse},
+    decode_blocks, encode_weighted_blocks, half,
+    search::{extreme, fit_scale, inverse},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q4_0", len: 32, bytes: 18, gguf: Some(2), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q4_0",
+    len: 32,
+    bytes: 18,
+    gguf: Some(2),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]| {
@@ -22,10 +28,13 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// The weight of greatest magnitude becomes exactly -8 steps, as ggml's reference does it.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, qs @ ..]: &mut [u8; 18]| {
-        let d = extreme(x) / -8.0;
+/// The weight of greatest magnitude becomes exactly -8 steps, as ggml's reference does it; with importances a scale is searched.
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(values, importance, out, |x: &[f32; 32], given, [d0, d1, qs @ ..]: &mut [u8; 18]| {
+        let d = match given {
+            None => extreme(x) / -8.0,
+            Some(_) => fit_scale(x, given, 8),
+        };
         let inverse = inverse(d);
         [*d0, *d1] = f16::from_f32(d).to_le_bytes();
         let level = |v: f32| ((v * inverse + 8.5) as u8).min(15);

@@ -3,14 +3,20 @@
 //! Bytes: `d` (2), `m` (2), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
 use super::{
-    decode_blocks, encode_blocks, half,
-    search::{inverse, range},
+    decode_blocks, encode_weighted_blocks, half,
+    search::{fit_scale_and_min, inverse, range},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q4_1", len: 32, bytes: 20, gguf: Some(3), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q4_1",
+    len: 32,
+    bytes: 20,
+    gguf: Some(3),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, qs @ ..]: &[u8; 20], out: &mut [f32; 32]| {
@@ -22,17 +28,30 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// Scale and minimum from the range of the weights, as ggml's reference does it.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, m0, m1, qs @ ..]: &mut [u8; 20]| {
-        let (min, max) = range(x);
-        let d = (max - min) / 15.0;
-        let inverse = inverse(d);
-        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
-        [*m0, *m1] = f16::from_f32(min).to_le_bytes();
-        let level = |v: f32| (((v - min) * inverse + 0.5) as u8).min(15);
-        for j in 0..16 {
-            qs[j] = level(x[j]) | level(x[j + 16]) << 4;
-        }
-    });
+/// Scale and minimum from the range of the weights, as ggml's reference does it; with importances they are searched.
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(
+        values,
+        importance,
+        out,
+        |x: &[f32; 32], given, [d0, d1, m0, m1, qs @ ..]: &mut [u8; 20]| {
+            let (d, min) = match given {
+                None => {
+                    let (min, max) = range(x);
+                    ((max - min) / 15.0, min)
+                }
+                Some(_) => {
+                    let (d, below) = fit_scale_and_min(x, given, 15, true);
+                    (d, -below)
+                }
+            };
+            let inverse = inverse(d);
+            [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+            [*m0, *m1] = f16::from_f32(min).to_le_bytes();
+            let level = |v: f32| (((v - min) * inverse + 0.5) as u8).min(15);
+            for j in 0..16 {
+                qs[j] = level(x[j]) | level(x[j + 16]) << 4;
+            }
+        },
+    );
 }

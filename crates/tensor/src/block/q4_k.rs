@@ -4,14 +4,20 @@
 //! low nibbles, then the high ones.
 
 use super::{
-    decode_blocks, encode_blocks, half,
+    decode_blocks, encode_weighted_blocks, half,
     search::{levels_above_min, scales_and_mins},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q4_K", len: 256, bytes: 144, gguf: Some(12), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q4_K",
+    len: 256,
+    bytes: 144,
+    gguf: Some(12),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 /// Scale and minimum of group `i` (of 8), as Q4_K and Q5_K pack them. The first four of each take the low six bits of
 /// bytes 0..4 and 4..8; the others are a nibble of bytes 8..12 under the two upper bits of those bytes.
@@ -54,19 +60,24 @@ pub(super) fn pack_scales(fits: &[(u8, u8); 8]) -> [u8; 12] {
 }
 
 /// Scale and minimum of each group by search, then both rounded to 6 bits of a common step.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 256], [d0, d1, m0, m1, rest @ ..]: &mut [u8; 144]| {
-        let (fits, d, dmin) = scales_and_mins::<8, 32>(x, 15, 63);
-        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
-        [*m0, *m1] = f16::from_f32(dmin).to_le_bytes();
-        rest.fill(0);
-        for (group, x) in x.as_chunks::<32>().0.iter().enumerate() {
-            let (scale, min) = fits[group];
-            let qs = levels_above_min(x, d * f32::from(scale), dmin * f32::from(min), 15);
-            for (l, q) in qs.into_iter().enumerate() {
-                rest[12 + group / 2 * 32 + l] |= q << (group % 2 * 4);
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(
+        values,
+        importance,
+        out,
+        |x: &[f32; 256], given, [d0, d1, m0, m1, rest @ ..]: &mut [u8; 144]| {
+            let (fits, d, dmin) = scales_and_mins::<8, 32>(x, given, 15, 63);
+            [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+            [*m0, *m1] = f16::from_f32(dmin).to_le_bytes();
+            rest.fill(0);
+            for (group, x) in x.as_chunks::<32>().0.iter().enumerate() {
+                let (scale, min) = fits[group];
+                let qs = levels_above_min(x, d * f32::from(scale), dmin * f32::from(min), 15);
+                for (l, q) in qs.into_iter().enumerate() {
+                    rest[12 + group / 2 * 32 + l] |= q << (group % 2 * 4);
+                }
             }
-        }
-        rest[..12].copy_from_slice(&pack_scales(&fits));
-    });
+            rest[..12].copy_from_slice(&pack_scales(&fits));
+        },
+    );
 }

@@ -4,14 +4,20 @@
 //! high ones 16..32).
 
 use super::{
-    decode_blocks, encode_blocks, half,
-    search::{inverse, range},
+    decode_blocks, encode_weighted_blocks, half,
+    search::{fit_scale_and_min, inverse, range},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q5_1", len: 32, bytes: 24, gguf: Some(7), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q5_1",
+    len: 32,
+    bytes: 24,
+    gguf: Some(7),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..]: &[u8; 24], out: &mut [f32; 32]| {
@@ -26,21 +32,34 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// Scale and minimum from the range of the weights, as ggml's reference does it.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 32], [d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..]: &mut [u8; 24]| {
-        let (min, max) = range(x);
-        let d = (max - min) / 31.0;
-        let inverse = inverse(d);
-        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
-        [*m0, *m1] = f16::from_f32(min).to_le_bytes();
-        let level = |v: f32| (((v - min) * inverse + 0.5) as u8).min(31);
-        let mut qh = 0;
-        for j in 0..16 {
-            let (low, high) = (level(x[j]), level(x[j + 16]));
-            qs[j] = low & 15 | (high & 15) << 4;
-            qh |= u32::from(low >> 4) << j | u32::from(high >> 4) << (j + 16);
-        }
-        [*h0, *h1, *h2, *h3] = qh.to_le_bytes();
-    });
+/// Scale and minimum from the range of the weights, as ggml's reference does it; with importances they are searched.
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(
+        values,
+        importance,
+        out,
+        |x: &[f32; 32], given, [d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..]: &mut [u8; 24]| {
+            let (d, min) = match given {
+                None => {
+                    let (min, max) = range(x);
+                    ((max - min) / 31.0, min)
+                }
+                Some(_) => {
+                    let (d, below) = fit_scale_and_min(x, given, 31, true);
+                    (d, -below)
+                }
+            };
+            let inverse = inverse(d);
+            [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+            [*m0, *m1] = f16::from_f32(min).to_le_bytes();
+            let level = |v: f32| (((v - min) * inverse + 0.5) as u8).min(31);
+            let mut qh = 0;
+            for j in 0..16 {
+                let (low, high) = (level(x[j]), level(x[j + 16]));
+                qs[j] = low & 15 | (high & 15) << 4;
+                qh |= u32::from(low >> 4) << j | u32::from(high >> 4) << (j + 16);
+            }
+            [*h0, *h1, *h2, *h3] = qh.to_le_bytes();
+        },
+    );
 }

@@ -4,15 +4,21 @@
 //! `32 * i + l`), `qs` (128, as in Q4_K).
 
 use super::{
-    decode_blocks, encode_blocks, half,
+    decode_blocks, encode_weighted_blocks, half,
     q4_k::{pack_scales, scale_and_min},
     search::{levels_above_min, scales_and_mins},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q5_K", len: 256, bytes: 176, gguf: Some(13), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q5_K",
+    len: 256,
+    bytes: 176,
+    gguf: Some(13),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, rest @ ..]: &[u8; 176], out: &mut [f32; 256]| {
@@ -33,20 +39,25 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Scale and minimum of each group by search, then both rounded to 6 bits of a common step.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 256], [d0, d1, m0, m1, rest @ ..]: &mut [u8; 176]| {
-        let (fits, d, dmin) = scales_and_mins::<8, 32>(x, 31, 63);
-        [*d0, *d1] = f16::from_f32(d).to_le_bytes();
-        [*m0, *m1] = f16::from_f32(dmin).to_le_bytes();
-        rest.fill(0);
-        for (group, x) in x.as_chunks::<32>().0.iter().enumerate() {
-            let (scale, min) = fits[group];
-            let qs = levels_above_min(x, d * f32::from(scale), dmin * f32::from(min), 31);
-            for (l, q) in qs.into_iter().enumerate() {
-                rest[12 + l] |= q >> 4 << group;
-                rest[44 + group / 2 * 32 + l] |= (q & 15) << (group % 2 * 4);
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(
+        values,
+        importance,
+        out,
+        |x: &[f32; 256], given, [d0, d1, m0, m1, rest @ ..]: &mut [u8; 176]| {
+            let (fits, d, dmin) = scales_and_mins::<8, 32>(x, given, 31, 63);
+            [*d0, *d1] = f16::from_f32(d).to_le_bytes();
+            [*m0, *m1] = f16::from_f32(dmin).to_le_bytes();
+            rest.fill(0);
+            for (group, x) in x.as_chunks::<32>().0.iter().enumerate() {
+                let (scale, min) = fits[group];
+                let qs = levels_above_min(x, d * f32::from(scale), dmin * f32::from(min), 31);
+                for (l, q) in qs.into_iter().enumerate() {
+                    rest[12 + l] |= q >> 4 << group;
+                    rest[44 + group / 2 * 32 + l] |= (q & 15) << (group % 2 * 4);
+                }
             }
-        }
-        rest[..12].copy_from_slice(&pack_scales(&fits));
-    });
+            rest[..12].copy_from_slice(&pack_scales(&fits));
+        },
+    );
 }

@@ -5,14 +5,20 @@
 //! upper bits of weight `32 * i + l` are bits `2 * i` of byte `l` of `qh`.
 
 use super::{
-    decode_blocks, encode_blocks, half,
+    decode_blocks, encode_weighted_blocks, half,
     search::{levels, scales},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "Q6_K", len: 256, bytes: 210, gguf: Some(14), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q6_K",
+    len: 256,
+    bytes: 210,
+    gguf: Some(14),
+    decode: Some(decode),
+    encode: Some(Encode::Weighted(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |block: &[u8; 210], out: &mut [f32; 256]| {
@@ -32,9 +38,9 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Scale of each group by search, then rounded to 8 bits of a common step.
-fn encode(values: &[f32], out: &mut [u8]) {
-    encode_blocks(values, out, |x: &[f32; 256], out: &mut [u8; 210]| {
-        let (scales, d) = scales::<16, 16>(x, 32, 128);
+fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    encode_weighted_blocks(values, importance, out, |x: &[f32; 256], given, out: &mut [u8; 210]| {
+        let (scales, d) = scales::<16, 16>(x, given, 32, 128);
         out[..208].fill(0);
         out[208..].copy_from_slice(&f16::from_f32(d).to_le_bytes());
         for (group, x) in x.as_chunks::<16>().0.iter().enumerate() {

@@ -6,11 +6,11 @@ use super::{
     decode_blocks, encode_blocks, half,
     search::{extreme, inverse},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
 pub(crate) const INFO: Info =
-    Info { name: "Q8_0", len: 32, bytes: 34, gguf: Some(8), decode: Some(decode), encode: Some(encode) };
+    Info { name: "Q8_0", len: 32, bytes: 34, gguf: Some(8), decode: Some(decode), encode: Some(Encode::Plain(encode)) };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, qs @ ..]: &[u8; 34], out: &mut [f32; 32]| {

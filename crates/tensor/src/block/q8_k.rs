@@ -7,10 +7,16 @@ use super::{
     decode_blocks, encode_blocks,
     search::{extreme, inverse, round},
 };
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 
-pub(crate) const INFO: Info =
-    Info { name: "Q8_K", len: 256, bytes: 292, gguf: Some(15), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "Q8_K",
+    len: 256,
+    bytes: 292,
+    gguf: Some(15),
+    decode: Some(decode),
+    encode: Some(Encode::Plain(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, d2, d3, rest @ ..]: &[u8; 292], out: &mut [f32; 256]| {

@@ -5,11 +5,17 @@
 //! of bytes 0..32 are weights `32 * i ..`, of bytes 32..48 weights `160 + 16 * i ..`, of `qh` weights `240 + 4 * i ..`.
 
 use super::{decode_blocks, encode_blocks, half, search::ternary};
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "TQ1_0", len: 256, bytes: 54, gguf: Some(34), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "TQ1_0",
+    len: 256,
+    bytes: 54,
+    gguf: Some(34),
+    decode: Some(decode),
+    encode: Some(Encode::Plain(encode)),
+};
 
 /// Runs of bytes: the first one, how many, and the weight that the first digit of the first byte is.
 const RUNS: [(usize, usize, usize); 3] = [(0, 32, 0), (32, 16, 160), (48, 4, 240)];

@@ -5,11 +5,17 @@
 //! 32..64 and so on.
 
 use super::{decode_blocks, encode_blocks, half, search::ternary};
-use crate::dtype::Info;
+use crate::dtype::{Encode, Info};
 use half::f16;
 
-pub(crate) const INFO: Info =
-    Info { name: "TQ2_0", len: 256, bytes: 66, gguf: Some(35), decode: Some(decode), encode: Some(encode) };
+pub(crate) const INFO: Info = Info {
+    name: "TQ2_0",
+    len: 256,
+    bytes: 66,
+    gguf: Some(35),
+    decode: Some(decode),
+    encode: Some(Encode::Plain(encode)),
+};
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[qs @ .., d0, d1]: &[u8; 66], out: &mut [f32; 256]| {

@@ -96,6 +96,14 @@ impl ChatTemplate {
         Ok(source::find(checkpoint)?.map(std::borrow::Cow::into_owned))
     }
 
+    /// The templates that the checkpoint has under names (for tools, for retrieval), as they are there: names and sources.
+    ///
+    /// # Errors
+    /// A template that is not text.
+    pub fn named_in(checkpoint: &checkpoint::Checkpoint) -> Result<Vec<(String, String)>> {
+        source::named(checkpoint)
+    }
+
     /// The template's source.
     pub fn source(&self) -> &str {
         &self.source

@@ -18,7 +18,9 @@ pub(crate) fn directory(files: &[(&str, &[u8])]) -> TempDir {
     std::fs::write(directory.path().join("model.safetensors"), weights).unwrap();
     std::fs::write(directory.path().join("config.json"), b"{\"model_type\": \"llama\"}").unwrap();
     for (name, bytes) in files {
-        std::fs::write(directory.path().join(name), bytes).unwrap();
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
     }
     directory
 }
@@ -342,6 +344,19 @@ fn templates_are_found_beside_the_weights() {
     for (files, expected) in rows {
         let template = ChatTemplate::from_checkpoint(&open(directory(files).path())).unwrap();
         assert_eq!(template.as_ref().map(ChatTemplate::source), expected, "{files:?}");
+    }
+    let folder = ("additional_chat_templates/tool_use.jinja", b"f".as_slice());
+    let other = ("chat_templates/rag.jinja", b"r".as_slice());
+    let rows: [(&[(&str, &[u8])], &[(&str, &str)]); 4] = [
+        (&[("tokenizer_config.json", config)], &[]),
+        (&[("tokenizer_config.json", named)], &[("default", "d"), ("tool_use", "t")]),
+        (&[("tokenizer_config.json", named), folder, other], &[("default", "d"), ("rag", "r"), ("tool_use", "f")]),
+        (&[("chat_template.jinja", b"j"), other], &[("rag", "r")]),
+    ];
+    for (files, expected) in rows {
+        let found = ChatTemplate::named_in(&open(directory(files).path())).unwrap();
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, source)| (name.as_str(), source.as_str())).collect();
+        assert_eq!(found, expected, "{files:?}");
     }
     let bad: [(&str, &[u8], &str); 4] = [
         ("chat_template.jinja", b"{% if", "template"),

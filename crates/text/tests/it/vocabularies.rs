@@ -144,6 +144,8 @@ fn templates_come_from_the_checkpoint() {
     let found = |value: Option<Value>| ChatTemplate::from_checkpoint(&checkpoint(vec![(key, value)]));
     assert!(found(None).unwrap().is_none());
     assert_eq!(found(Some(text("a{{ bos_token }}"))).unwrap().unwrap().source(), "a{{ bos_token }}");
+    let named = checkpoint(vec![("tokenizer.chat_template.tool_use", Some(text("t"))), (key, Some(text("d")))]);
+    assert_eq!(ChatTemplate::named_in(&named).unwrap(), [("tool_use".to_owned(), "t".to_owned())]);
     for bad in [number(1), Value(8, string(b"{{ messages }}\xff\xfe")), text("{% for m in messages %}{{ m.content")] {
         assert!(found(Some(bad)).unwrap_err().to_string().contains("template"));
     }

@@ -157,6 +157,7 @@ pub(crate) fn plain_products<'a>(
     let (mut n_chunks, mut n_blocks, mut n_bytes, mut n_floats) = (0, 0, 0, 0);
     for i in 0..count {
         let p = product(i);
+        p.matrix.watch(p.x, p.n);
         let mut entry = Entry { first_chunk: n_chunks, columns: 0 };
         if p.n > 0 {
             n_chunks += p.matrix.n_rows.div_ceil(p.tile_rows());

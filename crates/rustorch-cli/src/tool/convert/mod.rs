@@ -6,6 +6,7 @@
 //! written and read back; the source is read tensor by tensor, so that memory does not depend on the model's size.
 
 mod beside;
+mod importance;
 mod output;
 
 use super::Tool;
@@ -78,7 +79,7 @@ crate::messages::messages! {
 
 pub(super) const TOOL: Tool = Tool {
     name: "convert",
-    synopsis: "IN OUT [--type TYPE] [--keep-split] [--force]",
+    synopsis: "IN OUT [--type TYPE] [--imatrix FILE] [--keep-split] [--force]",
     en: "write a model as a GGUF file (OUT ends in .gguf) or as safetensors, quantized if asked",
     ja: "モデルを GGUF(OUT の末尾が .gguf)または safetensors に変換する(量子化も可)",
     arguments: &[
@@ -108,6 +109,13 @@ pub(super) const TOOL: Tool = Tool {
             ..ARGUMENT
         },
         Argument {
+            flag: "imatrix",
+            value: "FILE",
+            en: "what `imatrix` wrote: quantize so that errors are least where they matter (GGUF only)",
+            ja: "`imatrix` で作ったファイル。重要な箇所の誤差が小さくなるように量子化する(GGUF のみ)",
+            ..ARGUMENT
+        },
+        Argument {
             flag: "keep-split",
             en: "as many files as the source has (GGUF only)",
             ja: "変換元と同じ数のファイルに分割する(GGUF のみ)",
@@ -125,6 +133,8 @@ pub(super) const TOOL: Tool = Tool {
 /// Where the tokens, the template and the family are said in files of the house's convention: in the metadata itself.
 const FILE_TYPE: &str = "general.file_type";
 const QUANTIZATION_VERSION: &str = "general.quantization_version";
+const TEMPLATE: &str = "tokenizer.chat_template";
+const TEMPLATE_NAMES: &str = "tokenizer.chat_templates";
 /// The version of the layouts of block types that all of them have today.
 const CURRENT_QUANTIZATION: u32 = 2;
 
@@ -144,10 +154,18 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     }
     let ends = |suffix: &str| target.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(suffix));
     let keeps_split = values.has("keep-split");
-    let task = Task { checkpoint: &checkpoint, settings, target: &target, force: values.has("force") };
+    let importance = importance::read(values, mixture)?;
+    let task = Task {
+        checkpoint: &checkpoint,
+        settings,
+        target: &target,
+        force: values.has("force"),
+        importance: importance.as_ref(),
+    };
     match () {
         () if ends("gguf") => task.gguf(mixture, keeps_split),
         () if ends("safetensors") && keeps_split => Err(Failure::new(Exit::Usage, only_for_gguf("--keep-split"))),
+        () if ends("safetensors") && importance.is_some() => Err(Failure::new(Exit::Usage, only_for_gguf("--imatrix"))),
         () if ends("safetensors") => task.safetensors(mixture),
         () => Err(Failure::new(Exit::Usage, no_such_target(paths::display(&target)))),
     }
@@ -167,6 +185,7 @@ struct Task<'a> {
     settings: &'a Settings,
     target: &'a Path,
     force: bool,
+    importance: Option<&'a importance::Given>,
 }
 
 impl Task<'_> {
@@ -188,6 +207,9 @@ impl Task<'_> {
         let is_house = export.numbers.is_none();
         let types: Vec<DType> = export.tensors.iter().map(|tensor| target_type(tensor, mixture, is_house)).collect();
         self.warn_of_losses(&export, &types, mixture);
+        if let Some(given) = self.importance {
+            given.check(&export, &types)?;
+        }
         let fields = self.fields(&export, &types, mixture)?;
         let tensors: Vec<NewTensor> = export
             .tensors
@@ -203,15 +225,16 @@ impl Task<'_> {
             let fail = |error: model::Error| output::Stop::Tensor(tensor.name.clone(), error.to_string());
             let rows = tensor.open(self.checkpoint).map_err(fail)?;
             let read = |range: std::ops::Range<usize>, out: &mut Vec<u8>| rows.read(range, out).map_err(fail);
-            self.conversion(rows.dtype(), new).run(&read, take)?;
+            let importance = self.importance.map_or(&[][..], |given| given.of(&tensor.name));
+            Conversion { importance, ..self.conversion(rows.dtype(), new) }.run(&read, take)?;
             rows.release(self.checkpoint);
             Ok(())
         };
         self.write(&files, &make, &|path| self.check_written(&export, path))
     }
 
-    fn conversion(&self, from: DType, new: &NewTensor) -> Conversion {
-        Conversion { from, to: new.dtype, shape: new.shape, threads: self.settings.backend.threads }
+    fn conversion(&self, from: DType, new: &NewTensor) -> Conversion<'static> {
+        Conversion { from, to: new.dtype, shape: new.shape, threads: self.settings.backend.threads, importance: &[] }
     }
 
     fn safetensors(&self, mixture: Option<&'static Mixture>) -> Result<()> {
@@ -293,7 +316,9 @@ impl Task<'_> {
         mixture: Option<&'static Mixture>,
     ) -> Result<Vec<(String, Value)>> {
         let text_error = |error: text::Error| loading::text_failure(self.checkpoint.path(), &error);
-        let is_new = |key: &str| key != FILE_TYPE && key != QUANTIZATION_VERSION;
+        let is_new = |key: &str| {
+            key != FILE_TYPE && key != QUANTIZATION_VERSION && !(self.importance.is_some() && importance::is_key(key))
+        };
         let mut fields = match &export.numbers {
             None => {
                 let old = self.checkpoint.metadata().iter().filter(|(key, _)| is_new(key));
@@ -309,7 +334,15 @@ impl Task<'_> {
                 }
                 fields.extend(tokenizer.fields);
                 if let Some(source) = ChatTemplate::source_in(self.checkpoint).map_err(text_error)? {
-                    fields.push(("tokenizer.chat_template".to_owned(), Value::text(&source)));
+                    fields.push((TEMPLATE.to_owned(), Value::text(&source)));
+                }
+                let named = ChatTemplate::named_in(self.checkpoint).map_err(text_error)?;
+                if !named.is_empty() {
+                    let names = named.iter().map(|(name, _)| name.as_bytes());
+                    fields.push((TEMPLATE_NAMES.to_owned(), Value::texts(names)));
+                }
+                for (name, source) in named {
+                    fields.push((format!("{TEMPLATE}.{name}"), Value::text(&source)));
                 }
                 fields
             }
@@ -317,6 +350,7 @@ impl Task<'_> {
         let file_type = mixture.or_else(|| most_common(export, types)).map(|mixture| mixture.file_type);
         fields.extend(file_type.map(|number| (FILE_TYPE.to_owned(), Value::U32(number))));
         fields.push((QUANTIZATION_VERSION.to_owned(), Value::U32(CURRENT_QUANTIZATION)));
+        fields.extend(self.importance.into_iter().flat_map(importance::Given::fields));
         Ok(fields)
     }
 

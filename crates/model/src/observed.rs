@@ -1,0 +1,90 @@
+//! Watching what goes into the matrices of a loaded model, by the names that its file (or what `export` makes of it) has
+//! for them.
+//!
+//! What belongs here: which matrix has which name. What does not: the sums (`compute::Observer`), files of importance
+//! matrices (`checkpoint`).
+
+use crate::HyperParams;
+use crate::export;
+use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights};
+use checkpoint::Checkpoint;
+use compute::{Observer, Weight};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A matrix that is watched.
+pub struct ObservedTensor {
+    /// Its name as `Export` writes it.
+    pub name: String,
+    /// What it has been multiplied with.
+    pub observer: Arc<Observer>,
+}
+
+/// The names that a matrix of a layer may have, of which a file has one.
+type Names = &'static [&'static str];
+
+/// A matrix by its names.
+type Named<'a> = (Names, &'a mut Weight);
+
+/// The matrices of a layer.
+fn matrices(block: &mut Block) -> Vec<Named<'_>> {
+    let mut all: Vec<Named<'_>> = Vec::new();
+    match &mut block.attention {
+        // What is in one matrix has one input.
+        AttentionWeights::Plain { q, k, v, .. } => all.extend([
+            (["attn_q", "attn_qkv"].as_slice(), &mut q.weight),
+            (["attn_k"].as_slice(), &mut k.weight),
+            (["attn_v"].as_slice(), &mut v.weight),
+        ]),
+        AttentionWeights::Latent { q_down, q, kv_down, k_up, v_up, .. } => {
+            all.extend(q_down.iter_mut().map(|(down, _)| (["attn_q_a"].as_slice(), &mut down.weight)));
+            all.extend([
+                (["attn_q_b", "attn_q"].as_slice(), &mut q.weight),
+                (["attn_kv_a_mqa"].as_slice(), &mut kv_down.weight),
+                (["attn_k_b"].as_slice(), &mut k_up.weight),
+                (["attn_v_b"].as_slice(), &mut v_up.weight),
+            ]);
+        }
+    }
+    all.push((&["attn_output"], &mut block.o.weight));
+    match &mut block.feed_forward {
+        FeedForwardWeights::Dense(weights) => all.extend(dense([&["ffn_gate"], &["ffn_up"], &["ffn_down"]], weights)),
+        FeedForwardWeights::Experts { shared, router, gate, up, down, .. } => {
+            let names: [Names; 3] = [&["ffn_gate_shexp"], &["ffn_up_shexp"], &["ffn_down_shexp"]];
+            all.extend(shared.iter_mut().flat_map(|shared| dense(names, shared)));
+            all.extend([
+                (["ffn_gate_inp"].as_slice(), &mut router.weight),
+                (["ffn_gate_exps"].as_slice(), &mut gate.weight),
+                (["ffn_up_exps"].as_slice(), &mut up.weight),
+                (["ffn_down_exps"].as_slice(), &mut down.weight),
+            ]);
+        }
+    }
+    all
+}
+
+/// The matrices of a dense block.
+fn dense([gate, up, down]: [Names; 3], weights: &mut DenseWeights) -> impl Iterator<Item = Named<'_>> {
+    let first = weights.gate.iter_mut().map(move |projection| (gate, &mut projection.weight));
+    first.chain([(up, &mut weights.up.weight), (down, &mut weights.down.weight)])
+}
+
+/// Watches the matrices of all layers.
+pub(crate) fn observe(checkpoint: &Checkpoint, hyper: &HyperParams, blocks: &mut [Block]) -> Vec<ObservedTensor> {
+    let known: BTreeSet<String> = export::listing(checkpoint, hyper).into_iter().map(|tensor| tensor.name).collect();
+    let mut observed = Vec::new();
+    for (i, block) in blocks.iter_mut().enumerate() {
+        for (parts, weight) in matrices(block) {
+            let mut names = parts.iter().map(|part| format!("blk.{i}.{part}.weight"));
+            let Some(name) = names.find(|name| known.contains(name)) else { continue };
+            let n_matrices = match weight.shape().dims() {
+                [n, _, _] => *n,
+                _ => 1,
+            };
+            let observer = Arc::new(Observer::new(n_matrices, weight.shape().row_len()));
+            weight.observe(Arc::clone(&observer));
+            observed.push(ObservedTensor { name, observer });
+        }
+    }
+    observed
+}
