@@ -11,7 +11,7 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for the whole file, stated above and at `packed`")]
 
-use super::PackedTile;
+use super::{PackedTile, PackedTiles};
 use crate::cpu::{
     columns::{Aux, record_bytes},
     packed::{FP4, IQ4, Levels, Scales, TILE, power},
@@ -244,8 +244,18 @@ const NONE: usize = usize::MAX;
 /// # Safety
 /// The machine has `dotprod`.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
-    assert!(t.fits(), "tile outside its slices");
+pub(super) unsafe fn packed(mut t: PackedTiles<'_>) {
+    assert!(t.fits(), "tiles outside their slices");
+    // SAFETY: `fits` was asserted, and the caller knows the machine.
+    t.each(|tile| unsafe { packed_tile(tile) });
+}
+
+/// The same for one tile.
+///
+/// # Safety
+/// As for [`packed`], whose slices were checked.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn packed_tile(mut t: PackedTile<'_>) {
     unsafe {
         match (t.form.levels, t.form.scales) {
             (Levels::Four, Scales::Single) => block::<{ Aux::START_8 }, false, false>(&mut t),
@@ -256,10 +266,10 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Iq4, Scales::Single | Scales::SuperSigned)
             | (Levels::Fp4, Scales::Power)
             | (Levels::Eight, Scales::Single) => block::<NONE, false, false>(&mut t),
-            (Levels::Iq4 | Levels::Fp4, Scales::Float(_)) => super::portable::packed(t),
+            (Levels::Iq4 | Levels::Fp4, Scales::Float(_)) => super::portable::packed_tile(t),
             (_, Scales::Float(_)) => block::<NONE, false, true>(&mut t),
             (Levels::Four, Scales::FloatHalves) => block::<NONE, true, true>(&mut t),
-            _ => super::portable::packed(t),
+            _ => super::portable::packed_tile(t),
         }
     }
 }
