@@ -23,6 +23,7 @@ pub(super) static VNNI_KERNELS: &Kernels = &Kernels {
     isa: Isa::Avx512Vnni,
     packed: super::vnni::packed,
     packed_rows: Some(super::vnni_rows::packed_rows),
+    quantize: super::avx512_round::quantize,
     ..*KERNELS
 };
 
