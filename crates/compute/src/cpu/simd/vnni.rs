@@ -13,6 +13,7 @@
 //! the sizes once.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for the whole file, stated above and at `packed`")]
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays, which become registers")]
 
 use super::{
     PackedTiles,

@@ -19,6 +19,7 @@
     clippy::undocumented_unsafe_blocks,
     reason = "one contract for the whole file, stated above and at `packed_rows`"
 )]
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays, which become registers")]
 
 use super::{
     PackedRows,
