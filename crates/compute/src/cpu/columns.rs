@@ -1,8 +1,8 @@
 //! Activations as 8-bit integers, in the order in which the integer products read them.
 //!
-//! A row of `x` is a *column* of a product. Each group of 32 of its elements gets one scale, about `max|x| / 127`. When
-//! few columns are computed a second plane holds what rounding left, so that the pair has about 15 bits; a plane is then
-//! a column of its own whose result is added to its partner's. [`Rounding`] says what is done when.
+//! A row of `x` is a *column* of a product. Each group of 32 of its elements gets one scale, about `max|x| / 127`: the best
+//! of several. Where rounding costs most, a second plane holds what it left, so that the pair has about 15 bits; a plane is
+//! then a column of its own whose result is added to its partner's. [`Rounding`] says what is done when.
 //!
 //! Columns lie in blocks of 16, 8, 4, 2 or 1. A block of `C` columns is a sequence of records, one per group, of
 //! `C · 64` bytes: the levels of the columns (`C · 32` bytes), then [`Aux`] arrays of `C` 4-byte values each.
@@ -15,13 +15,11 @@ pub(crate) const GROUP: usize = 32;
 pub(crate) const MAX_BLOCK: usize = 16;
 /// Bytes of a column's share of a record.
 const RECORD: usize = 64;
-/// Up to this many columns always get a second plane: decoding, where memory is the limit.
-const TWO_PLANES_UP_TO: usize = 4;
-/// Up to this many columns are rounded with care: batches and the short prompts of a chat, where plain rounding would be no
-/// closer to exact arithmetic than the peers are. A long prompt is not asked to pay for it.
+/// Up to this many columns get a second plane where rounding costs most: decoding, batches and the short prompts of a chat.
+/// A long prompt is not asked to pay for it. What speculation checks must be rounded as decoding rounds it.
 const CAREFUL_UP_TO: usize = 64;
-/// Scales that careful rounding tries for each group.
-const CANDIDATES: usize = 4;
+/// Scales that rounding to one plane tries for each group.
+pub(crate) const CANDIDATES: usize = 8;
 
 /// How columns are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +28,6 @@ pub(crate) enum Rounding {
     TwoPlanes,
     /// To one plane, with the best of several scales for each group.
     BestScale,
-    /// To one plane, with the scale that just holds the largest element.
-    Plain,
 }
 
 /// What is rounded, as far as it matters how.
@@ -50,9 +46,8 @@ impl Rounding {
     /// What `n` columns of such a product get.
     pub(crate) fn of(n: usize, input: Input) -> Self {
         match (n, input) {
-            (_, Input::Last) | (..=TWO_PLANES_UP_TO, _) | (..=CAREFUL_UP_TO, Input::Outliers) => Self::TwoPlanes,
-            (..=CAREFUL_UP_TO, Input::Usual) => Self::BestScale,
-            (_, Input::Usual | Input::Outliers) => Self::Plain,
+            (_, Input::Last) | (..=CAREFUL_UP_TO, Input::Outliers) => Self::TwoPlanes,
+            (_, Input::Usual | Input::Outliers) => Self::BestScale,
         }
     }
 
@@ -102,12 +97,18 @@ pub(crate) fn record_bytes(width: usize) -> usize {
 }
 
 /// Where one column's values go in each record of its block.
+#[derive(Clone, Copy)]
 pub(crate) struct Slot {
     pub(crate) column: usize,
     pub(crate) width: usize,
 }
 
 impl Slot {
+    /// That of the second plane.
+    pub(crate) fn second(self) -> Self {
+        Self { column: self.column + 1, ..self }
+    }
+
     fn put(&self, record: &mut [u8], levels: &[i8; GROUP], scale: f32) {
         let sum = |part: &[i8]| part.iter().map(|l| i32::from(*l)).sum::<i32>();
         let (first, last) = (sum(&levels[..GROUP / 2]), sum(&levels[GROUP / 2..]));
@@ -150,7 +151,8 @@ fn left(x: &[f32; GROUP], inverse: f32) -> f32 {
     sums[0]
 }
 
-/// One group as levels and scale, the best of `candidates`; `rest` becomes what the levels leave.
+/// One group as levels and scale, the best of `candidates` and then what fits these levels best; `rest` becomes what the levels
+/// leave.
 #[inline(always)]
 fn round(x: &[f32; GROUP], candidates: usize, levels: &mut [i8; GROUP], rest: &mut [f32; GROUP]) -> f32 {
     let (mut largest, mut not_finite) = (0.0f32, 0.0f32);
@@ -170,11 +172,18 @@ fn round(x: &[f32; GROUP], candidates: usize, levels: &mut [i8; GROUP], rest: &m
         }
     }
     let inverse = if largest > 1e-30 { top / largest } else { 0.0 };
-    let scale = largest / top;
+    let mut scale = largest / top;
+    let (mut products, mut squares) = (0.0, 0.0);
     for i in 0..GROUP {
         let shifted = x[i] * inverse + ROUND;
+        let level = shifted - ROUND;
         levels[i] = shifted.to_bits() as i8;
-        rest[i] = x[i] - (shifted - ROUND) * scale;
+        rest[i] = x[i] - level * scale;
+        products += x[i] * level;
+        squares += level * level;
+    }
+    if candidates > 1 && squares > 0.0 && products.is_finite() {
+        scale = products / squares;
     }
     scale + not_finite // NaN when anything was not finite, so that it shows in the result
 }
@@ -182,10 +191,13 @@ fn round(x: &[f32; GROUP], candidates: usize, levels: &mut [i8; GROUP], rest: &m
 /// Writes a column (and its second plane, the next column of the same block) to the records of its block.
 #[inline(always)]
 pub(crate) fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [u8]) {
-    let candidates = if rounding == Rounding::BestScale { CANDIDATES } else { 1 };
+    let candidates = match rounding {
+        Rounding::BestScale => CANDIDATES,
+        Rounding::TwoPlanes => 1,
+    };
     let mut levels = [0i8; GROUP];
     let (mut rest, mut nothing) = ([0.0; GROUP], [0.0; GROUP]);
-    let second = Slot { column: slot.column + 1, width: slot.width };
+    let second = slot.second();
     for (x, record) in x.as_chunks::<GROUP>().0.iter().zip(block.chunks_exact_mut(record_bytes(slot.width))) {
         let scale = round(x, candidates, &mut levels, &mut rest);
         slot.put(record, &levels, scale);
@@ -200,39 +212,38 @@ pub(crate) fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [
 mod tests {
     use super::*;
 
-    /// Scale and levels of a group whose one column was rounded so.
-    fn rounded(x: &[f32; GROUP], rounding: Rounding) -> (f32, Vec<f32>) {
-        let mut block = [0u8; RECORD];
-        quantize(x, &Slot { column: 0, width: 1 }, rounding, &mut block);
-        let scale = f32::from_ne_bytes([block[GROUP], block[GROUP + 1], block[GROUP + 2], block[GROUP + 3]]);
-        (scale, block[..GROUP].iter().map(|level| f32::from(*level as i8)).collect())
+    /// Scale and levels of a group rounded with so many candidates.
+    fn rounded(x: &[f32; GROUP], candidates: usize) -> (f32, Vec<f32>) {
+        let (mut levels, mut rest) = ([0; GROUP], [0.0; GROUP]);
+        let scale = round(x, candidates, &mut levels, &mut rest);
+        (scale, levels.iter().map(|level| f32::from(*level)).collect())
     }
 
     #[test]
     fn the_best_scale_is_no_worse() {
-        let error = |x: &[f32; GROUP], rounding| {
-            let (scale, levels) = rounded(x, rounding);
+        let error = |x: &[f32; GROUP], candidates| {
+            let (scale, levels) = rounded(x, candidates);
             x.iter().zip(levels).map(|(x, level)| (f64::from(*x) - f64::from(level * scale)).powi(2)).sum::<f64>()
         };
         let mut sums = [0.0; 2];
         for seed in 1..200u32 {
             let x = std::array::from_fn(|i| ((seed * 7919 + i as u32 * 104_729) % 10_007) as f32 / 5003.0 - 1.0);
-            let both = [error(&x, Rounding::Plain), error(&x, Rounding::BestScale)];
+            let both = [error(&x, 1), error(&x, CANDIDATES)];
             assert!(both[1] <= both[0] * 1.0001, "{seed}: {both:?}");
             (0..2).for_each(|i| sums[i] += both[i]);
         }
-        assert!(sums[1] < 0.9 * sums[0], "{sums:?}");
+        assert!(sums[1] < 0.85 * sums[0], "{sums:?}");
     }
 
     #[test]
     fn what_is_not_finite_shows() {
         for bad in [f32::NAN, f32::INFINITY] {
-            for rounding in [Rounding::Plain, Rounding::BestScale] {
+            for candidates in [1, CANDIDATES] {
                 let mut x = [0.5; GROUP];
                 x[7] = bad;
-                assert!(rounded(&x, rounding).0.is_nan());
+                assert!(rounded(&x, candidates).0.is_nan());
             }
         }
-        assert_eq!(rounded(&[0.0; GROUP], Rounding::BestScale), (0.0, vec![0.0; GROUP]));
+        assert_eq!(rounded(&[0.0; GROUP], CANDIDATES), (0.0, vec![0.0; GROUP]));
     }
 }

@@ -162,12 +162,12 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The bytes of the tile that holds rows `16 · tile..`; nothing when it is not packed.
-    pub(crate) fn tile(&self, tile: usize) -> &'a [u8] {
+    /// The bytes of `n` tiles from the one on that holds rows `16 · first..`; nothing when it is not packed.
+    pub(crate) fn tiles(&self, first: usize, n: usize) -> &'a [u8] {
         match self.store {
             Store::Rows { .. } => &[],
             Store::Packed { packed, first_tile, .. } => {
-                &packed.tiles[(first_tile + tile) * packed.tile_bytes..][..packed.tile_bytes]
+                &packed.tiles[(first_tile + first) * packed.tile_bytes..][..n * packed.tile_bytes]
             }
         }
     }

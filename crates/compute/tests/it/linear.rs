@@ -42,7 +42,7 @@ fn products_of_every_type() {
     for precision in [Precision::F32, Precision::Fast] {
         for device in devices(precision) {
             for dtype in DType::ALL {
-                for (n_out, n_in, n) in [(1, 256, 1), (37, 512, 2), (100, 768, 3), (64, 256, 33), (70, 1280, 5)] {
+                for (n_out, n_in, n) in [(19, 256, 1), (37, 512, 2), (100, 768, 3), (64, 256, 33), (70, 1280, 5)] {
                     check(&device, *dtype, n_out, n_in, n);
                 }
             }
@@ -56,6 +56,37 @@ fn products_of_every_number_of_columns() {
         for device in devices(precision) {
             for dtype in [DType::F32, DType::Q8_0, DType::Q4_K] {
                 (1..=17).for_each(|n| check(&device, dtype, 33, 256, n));
+            }
+            // More rows and groups than are unpacked at a time.
+            check(&device, DType::Q4_0, 200, 2112, 35);
+        }
+    }
+}
+
+/// What speculation and batches rely on: a row's bits do not depend on the rows computed with it.
+#[test]
+fn a_row_alone_and_among_others() {
+    const N: usize = 37;
+    let types =
+        [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q8_0, DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q6_K]
+            .into_iter()
+            .chain([DType::IQ4_XS, DType::MXFP4, DType::AFFINE4_16, DType::AFFINE4_64, DType::AFFINE8_32]);
+    for device in devices(Precision::Fast) {
+        for dtype in types.clone() {
+            let (n_out, n_in) = (133, 2560);
+            let Some(layer) = Layer::new(&device, dtype, &[n_out, n_in], true, 6) else { continue };
+            let x = random(N * n_in, 11);
+            let product = |first: usize, n: usize| {
+                let x = buffer(&device, &x[first * n_in..(first + n) * n_in]);
+                let mut out = device.alloc(n * n_out).unwrap();
+                let plain = Epilogue { norm: None, scale: 1.0, residual: None };
+                device.linear(&x, n, None, &layer.projection, plain, &mut out).unwrap();
+                read(&device, &out)
+            };
+            let all = product(0, N);
+            for (first, n) in [(0, 1), (3, 2), (5, 4), (9, 7), (16, 16), (36, 1)] {
+                let same = product(first, n) == all[first * n_out..(first + n) * n_out];
+                assert!(same, "{} {dtype}: {n} rows from {first}", name(&device));
             }
         }
     }

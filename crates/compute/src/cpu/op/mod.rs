@@ -82,6 +82,11 @@ impl Local<'_> {
 }
 
 impl Team {
+    /// Threads that run chunks.
+    pub(crate) fn threads(&self) -> usize {
+        self.locals.len()
+    }
+
     /// Makes sure that every thread has `len` elements of scratch.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<()> {
         for local in &mut self.locals {

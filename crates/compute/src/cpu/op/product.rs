@@ -18,13 +18,13 @@ use crate::{
         columns::{self, GROUP, Input, MAX_BLOCK, Rounding, Slot},
         memory::{Scratch, SharedMut},
         packed::{Packed, TILE},
-        simd::{HalfRows, Kernels, LANES, PackedTile, Tile},
+        simd::{HalfRows, Kernels, LANES, PackedRows, PackedTiles, Tile},
         weight::{self, Matrix},
     },
 };
 
 /// Rows of a tile when few columns are computed: enough work to hand out, little enough to balance.
-const NARROW_ROWS: usize = 32;
+const NARROW_ROWS: usize = 64;
 /// Rows of a tile when many columns are.
 const WIDE_ROWS: usize = 64;
 /// From this many columns on, `f32` products decode weights into a transposed panel first.
@@ -48,6 +48,8 @@ pub(crate) struct ProductScratch {
 #[derive(Clone, Copy)]
 struct Entry {
     first_chunk: usize,
+    /// Rows of a chunk.
+    chunk_rows: usize,
     /// Byte where its rounded columns begin.
     columns: usize,
 }
@@ -95,8 +97,34 @@ impl<'a> Product<'a> {
         Rounding::of(self.n, self.input)
     }
 
-    fn tile_rows(&self) -> usize {
-        if self.n < MAX_BLOCK { NARROW_ROWS } else { WIDE_ROWS }
+    /// Columns of the integer product.
+    fn n_columns(&self) -> usize {
+        self.n * self.rounding().planes()
+    }
+
+    /// Rows of a chunk.
+    fn chunk_rows(&self, team: &Team) -> usize {
+        match self.matrix.packed() {
+            Some(_) if self.n_columns() >= MAX_BLOCK && team.kernels.has_packed_rows() => {
+                let rows = PackedRows::MAX_TILES * TILE;
+                // Where there are few chunks, smaller ones are easier to share out.
+                if self.matrix.n_rows < 4 * rows * team.threads() { rows / 2 } else { rows }
+            }
+            _ if self.n < MAX_BLOCK => NARROW_ROWS,
+            _ => WIDE_ROWS,
+        }
+    }
+
+    /// Elements of scratch for such a chunk.
+    fn chunk_floats(&self, team: &Team) -> usize {
+        let n = self.n_columns();
+        match self.matrix.packed() {
+            None => self.matrix.row_len.max(WIDE_ROWS * (PANEL + self.n) + LANES * PANEL),
+            Some(_) if n >= MAX_BLOCK && team.kernels.has_packed_rows() => {
+                PackedRows::SCRATCH + n.max(MAX_BLOCK) * PackedRows::MAX_TILES * TILE
+            }
+            Some(_) => WIDE_ROWS.max(NARROW_ROWS) * MAX_BLOCK,
+        }
     }
 }
 
@@ -158,20 +186,18 @@ pub(crate) fn plain_products<'a>(
     for i in 0..count {
         let p = product(i);
         p.matrix.watch(p.x, p.n);
-        let mut entry = Entry { first_chunk: n_chunks, columns: 0 };
+        let mut entry = Entry { first_chunk: n_chunks, chunk_rows: p.chunk_rows(team), columns: 0 };
+        n_floats = n_floats.max(p.chunk_floats(team));
         if p.n > 0 {
-            n_chunks += p.matrix.n_rows.div_ceil(p.tile_rows());
+            n_chunks += p.matrix.n_rows.div_ceil(entry.chunk_rows);
         }
-        if p.matrix.packed().is_none() {
-            n_floats = n_floats.max(p.matrix.row_len).max(WIDE_ROWS * (PANEL + p.n) + LANES * PANEL);
-        } else if p.n > 0 {
-            n_floats = n_floats.max(WIDE_ROWS * MAX_BLOCK);
+        if p.n > 0 && p.matrix.packed().is_some() {
             let last = jobs.last().map(|job| (job, product(job.product)));
             let last = last.filter(|(_, other)| std::ptr::eq(other.x, p.x) && other.rounding() == p.rounding());
             entry.columns = last.as_ref().map_or(n_bytes, |(job, _)| job.columns);
             if last.is_none() {
                 jobs.push(Job { product: i, first_block: n_blocks, columns: n_bytes });
-                let n = p.n * p.rounding().planes();
+                let n = p.n_columns();
                 n_blocks += n / MAX_BLOCK + (n % MAX_BLOCK).count_ones() as usize;
                 let bytes = columns::bytes(n, p.matrix.row_len).and_then(|bytes| bytes.checked_add(n_bytes));
                 n_bytes = bytes.ok_or_else(|| argument("product", "a size that overflows"))?;
@@ -193,8 +219,8 @@ pub(crate) fn plain_products<'a>(
     team.run(n_chunks, |chunk, mut local| {
         let i = entries.partition_point(|entry| entry.first_chunk <= chunk) - 1;
         let product = product(i);
-        let first = (chunk - entries[i].first_chunk) * product.tile_rows();
-        let n_rows = product.tile_rows().min(product.matrix.n_rows - first);
+        let first = (chunk - entries[i].first_chunk) * entries[i].chunk_rows;
+        let n_rows = entries[i].chunk_rows.min(product.matrix.n_rows - first);
         let local = local.floats(n_floats);
         match product.matrix.packed() {
             Some(packed) => integer(kernels, &product, packed, &columns[entries[i].columns..], first, n_rows, local),
@@ -233,35 +259,49 @@ fn integer(
     columns: &[u8],
     first: usize,
     n_rows: usize,
-    sums: &mut [f32],
+    local: &mut [f32],
 ) {
     let n_in = product.matrix.row_len;
     let n_groups = n_in / GROUP;
     let planes = product.rounding().planes();
-    let n = product.n * planes;
+    let (n, n_tiles) = (product.n_columns(), n_rows.div_ceil(TILE));
+    let (form, tile_bytes) = (packed.form, packed.tile_bytes);
+    let tiles = product.matrix.tiles(first / TILE, n_tiles);
+    let mut column = 0;
+    let n_blocks = n / MAX_BLOCK;
+    if n_blocks > 0 && kernels.has_packed_rows() {
+        let (scratch, sums) = local.split_at_mut(PackedRows::SCRATCH);
+        if kernels.packed_rows(PackedRows { form, tiles, tile_bytes, n_groups, columns, n_blocks, scratch, sums }) {
+            column = n_blocks * MAX_BLOCK;
+            let of_column = n_tiles * TILE;
+            for (c, sums) in sums[..column * of_column].chunks_mut(planes * of_column).enumerate() {
+                let (one, two) = sums.split_at_mut(of_column);
+                one.iter_mut().zip(two).for_each(|(one, two)| *one += *two);
+                store(product, c, first, &one[..n_rows]);
+            }
+        }
+    }
     // Few columns fit the cache whole: then each tile is read from its beginning to its end.
     let step = if n < MAX_BLOCK { n_groups } else { GROUPS };
-    let mut column = 0;
     while column < n {
         let width = columns::block_width(column, n);
         let block = &columns[columns::block_start(column, n_in)..][..columns::block_start(width, n_in)];
+        let sums = &mut local[..n_tiles * width * TILE];
         for group in (0..n_groups).step_by(step.max(1)) {
-            let groups = group..n_groups.min(group + step);
-            for (tile, sums) in (0..n_rows.div_ceil(TILE)).zip(sums.chunks_mut(TILE * MAX_BLOCK)) {
-                kernels.packed(PackedTile {
-                    form: packed.form,
-                    tile: product.matrix.tile(first / TILE + tile),
-                    groups: groups.clone(),
-                    columns: &block[group * columns::record_bytes(width)..],
-                    width,
-                    sums,
-                    accumulate: group > 0,
-                });
-            }
+            kernels.packed(PackedTiles {
+                form,
+                tiles,
+                tile_bytes,
+                groups: group..n_groups.min(group + step),
+                columns: &block[group * columns::record_bytes(width)..],
+                width,
+                sums,
+                accumulate: group > 0,
+            });
         }
-        for (tile, sums) in (0..n_rows.div_ceil(TILE)).zip(sums.chunks_mut(TILE * MAX_BLOCK)) {
+        for (tile, sums) in sums.chunks_mut(width * TILE).enumerate() {
             let rows = TILE.min(n_rows - tile * TILE);
-            for (c, sums) in sums[..width * TILE].chunks_mut(planes * TILE).enumerate() {
+            for (c, sums) in sums.chunks_mut(planes * TILE).enumerate() {
                 let (one, two) = sums.split_at_mut(TILE);
                 one.iter_mut().zip(two).for_each(|(one, two)| *one += *two);
                 store(product, column / planes + c, first + tile * TILE, &one[..rows]);

@@ -19,7 +19,13 @@ pub(super) fn vnni_available() -> bool {
 }
 
 /// The table with VNNI: the other loops are the same.
-pub(super) static VNNI_KERNELS: &Kernels = &Kernels { isa: Isa::Avx512Vnni, packed: super::vnni::packed, ..*KERNELS };
+pub(super) static VNNI_KERNELS: &Kernels = &Kernels {
+    isa: Isa::Avx512Vnni,
+    packed: super::vnni::packed,
+    packed_rows: Some(super::vnni_rows::packed_rows),
+    quantize: super::avx512_round::quantize,
+    ..*KERNELS
+};
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {

@@ -8,7 +8,7 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for the whole file, stated above and at `packed`")]
 
-use super::PackedTile;
+use super::{PackedTile, PackedTiles};
 use crate::cpu::{
     columns::{Aux, record_bytes},
     packed::{FP4, IQ4, Levels, Scales, TILE},
@@ -249,9 +249,19 @@ const NONE: usize = usize::MAX;
 /// # Safety
 /// The machine has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
-    assert!(t.fits(), "tile outside its slices");
-    // SAFETY: `fits` was asserted.
+pub(super) unsafe fn packed(mut t: PackedTiles<'_>) {
+    assert!(t.fits(), "tiles outside their slices");
+    // SAFETY: `fits` was asserted, and the caller knows the machine.
+    t.each(|tile| unsafe { packed_tile(tile) });
+}
+
+/// The same for one tile.
+///
+/// # Safety
+/// As for [`packed`], whose slices were checked.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn packed_tile(mut t: PackedTile<'_>) {
+    // SAFETY: by this function's contract.
     unsafe {
         match (t.form.levels, t.form.scales) {
             (Levels::Four, Scales::Single) => block::<4, { Aux::START_8 }, false, false>(&mut t),
@@ -268,7 +278,7 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Six, Scales::Float(_)) => block::<6, NONE, false, true>(&mut t),
             (Levels::Eight, Scales::Float(_)) => block::<8, NONE, false, true>(&mut t),
             (Levels::Four, Scales::FloatHalves) => block::<4, NONE, true, true>(&mut t),
-            _ => super::portable::packed(t),
+            _ => super::portable::packed_tile(t),
         }
     }
 }

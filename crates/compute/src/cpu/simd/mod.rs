@@ -4,11 +4,14 @@
 //! operations do with the loops (`op`). The portable instance is the specification of the others.
 
 mod portable;
+mod tiles;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_round;
 #[cfg(target_arch = "x86_64")]
 mod half_rows;
 #[cfg(target_arch = "x86_64")]
@@ -19,8 +22,13 @@ mod neon;
 mod sdot;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod vnni_load;
+#[cfg(target_arch = "x86_64")]
+mod vnni_rows;
 
-pub(crate) use portable::{HalfRows, LANES, PackedTile, Tile};
+pub(crate) use portable::{HalfRows, LANES, Tile};
+pub(crate) use tiles::{PackedRows, PackedTile, PackedTiles};
 
 use super::{
     columns::{Rounding, Slot},
@@ -111,7 +119,8 @@ pub(crate) struct Kernels {
     scale_lanes: unsafe fn(&[i8], &[f32], &mut [f32]),
     scale_groups: unsafe fn(&[i8], &[f32], &mut [f32]),
     half_rows: Option<unsafe fn(HalfRows<'_>)>,
-    packed: unsafe fn(PackedTile<'_>),
+    packed: unsafe fn(PackedTiles<'_>),
+    packed_rows: Option<unsafe fn(PackedRows<'_>) -> bool>,
     pack: unsafe fn(PackTile<'_>) -> bool,
     transpose: unsafe fn(&[f32], usize, usize, &mut [f32], usize),
     quantize: unsafe fn(&[f32], &Slot, Rounding, &mut [u8]),
@@ -155,8 +164,8 @@ methods! {
     fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]);
     /// `to[i] = from[i] · scales[i / 32]`.
     fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]);
-    /// A tile of a packed matrix times a block of columns.
-    fn packed(tile: PackedTile<'_>);
+    /// Tiles of a packed matrix times a block of columns.
+    fn packed(tiles: PackedTiles<'_>);
     /// Brings rows of a file into a tile; false: they have no packed form.
     fn pack(tile: PackTile<'_>) -> bool;
     /// 16 rows to 16 lanes: `to[t][r] = from[r][t]`.
@@ -191,6 +200,17 @@ impl Kernels {
     pub(crate) fn half_rows(&self, rows: HalfRows<'_>) -> bool {
         // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
         self.half_rows.map(|half_rows| unsafe { half_rows(rows) }).is_some()
+    }
+
+    /// Whether [`Kernels::packed_rows`] has loops for some forms.
+    pub(crate) fn has_packed_rows(&self) -> bool {
+        self.packed_rows.is_some()
+    }
+
+    /// Tiles of a packed matrix times many columns. False: there is no such loop for this form, and nothing was done.
+    pub(crate) fn packed_rows(&self, rows: PackedRows<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.packed_rows.is_some_and(|packed_rows| unsafe { packed_rows(rows) })
     }
 
     /// Which instruction set this is.
@@ -294,6 +314,7 @@ macro_rules! instance {
                 scale_groups,
                 half_rows: $half_rows,
                 packed: $packed,
+                packed_rows: None,
                 pack,
                 transpose: $transpose,
                 quantize,

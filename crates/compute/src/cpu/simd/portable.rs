@@ -11,15 +11,15 @@
     reason = "one index runs over several arrays, which the compiler turns into registers"
 )]
 
+use super::{PackedTile, PackedTiles};
 use crate::{
     Activation,
     cpu::{
         columns::{self, Aux, GROUP, Rounding, Slot, record_bytes},
-        packed::{Form, TILE, Unpacked},
+        packed::{TILE, Unpacked},
     },
 };
 use half::{bf16, f16};
-use std::ops::Range;
 
 /// Lanes that one array holds: one AVX-512 register of `f32`.
 pub(crate) const LANES: usize = 16;
@@ -397,40 +397,16 @@ impl HalfRows<'_> {
     }
 }
 
-/// The product of a tile of a packed matrix and a block of columns: `sums[c][r] (+)= Σ_k w[r][k] · x[c][k]`.
-pub(crate) struct PackedTile<'a> {
-    pub(crate) form: Form,
-    /// The whole tile.
-    pub(crate) tile: &'a [u8],
-    /// Which groups of it: whole super-groups.
-    pub(crate) groups: Range<usize>,
-    /// The records of those groups.
-    pub(crate) columns: &'a [u8],
-    /// Columns of the block: 16, 8, 4, 2 or 1.
-    pub(crate) width: usize,
-    /// `[width, 16]`.
-    pub(crate) sums: &'a mut [f32],
-    /// Add to what is in `sums` rather than replace it.
-    pub(crate) accumulate: bool,
-}
-
-impl PackedTile<'_> {
-    /// Whether all that will be read lies inside the slices.
-    pub(super) fn fits(&self) -> bool {
-        let (per_super, _, _) = self.form.scale_layout();
-        let end = self.form.offsets(self.groups.end.next_multiple_of(per_super)).0;
-        matches!(self.width, 1 | 2 | 4 | 8 | 16)
-            && self.groups.start <= self.groups.end
-            && end <= self.tile.len()
-            && self.groups.len() * record_bytes(self.width) <= self.columns.len()
-            && self.width * TILE <= self.sums.len()
-    }
+/// Runs [`PackedTiles`].
+#[inline(always)]
+pub(super) fn packed(mut t: PackedTiles<'_>) {
+    assert!(t.fits(), "tiles outside their slices");
+    t.each(packed_tile);
 }
 
 /// Runs a [`PackedTile`].
 #[inline(always)]
-pub(super) fn packed(t: PackedTile<'_>) {
-    assert!(t.fits(), "tile outside its slices");
+pub(super) fn packed_tile(t: PackedTile<'_>) {
     if !t.accumulate {
         t.sums[..t.width * TILE].fill(0.0);
     }

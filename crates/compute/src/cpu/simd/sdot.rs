@@ -7,11 +7,10 @@
 //! The instructions are written as assembly because their intrinsics are not stable yet.
 //!
 //! Every function here is `unsafe` because of its instructions and because it reads through pointers: [`packed`] checks
-//! the sizes once.
+//! the sizes once. The contract of all others is that those checks hold: pointers are to whole groups and records of the
+//! tile's form.
 
-#![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for the whole file, stated above and at `packed`")]
-
-use super::PackedTile;
+use super::{PackedTile, PackedTiles};
 use crate::cpu::{
     columns::{Aux, record_bytes},
     packed::{FP4, IQ4, Levels, Scales, TILE, power},
@@ -36,6 +35,7 @@ struct Group {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn sdot<const LANE: u32>(mut sum: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
+    // SAFETY: registers only; the instruction is one that the caller has made sure of.
     unsafe {
         asm!("sdot {sum:v}.4s, {w:v}.16b, {q:v}.4b[{lane}]", sum = inout(vreg) sum, w = in(vreg) w, q = in(vreg) q,
             lane = const LANE, options(pure, nomem, nostack, preserves_flags));
@@ -47,6 +47,7 @@ unsafe fn sdot<const LANE: u32>(mut sum: int32x4_t, w: int8x16_t, q: int8x16_t) 
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn halves(p: *const u8) -> float32x4_t {
+    // SAFETY: 8 bytes are read, which lie in the group by the contract of this file.
     unsafe {
         let bits = p.cast::<u64>().read_unaligned();
         let wide: float32x4_t;
@@ -60,6 +61,7 @@ unsafe fn halves(p: *const u8) -> float32x4_t {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn unsigned(p: *const u8) -> uint32x4_t {
+    // SAFETY: 4 bytes are read, which lie in the group by the contract of this file.
     unsafe {
         let bytes = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
         vmovl_u16(vget_low_u16(vmovl_u8(bytes)))
@@ -69,6 +71,7 @@ unsafe fn unsigned(p: *const u8) -> uint32x4_t {
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn signed(p: *const u8) -> float32x4_t {
+    // SAFETY: 4 bytes are read, which lie in the group by the contract of this file.
     unsafe {
         let bytes = vreinterpret_s8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
         vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
@@ -79,6 +82,7 @@ unsafe fn signed(p: *const u8) -> float32x4_t {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn load_levels(levels: Levels, p: *const u8, quad: usize, steps: &mut [int8x16_t; 8]) {
+    // SAFETY: all loads lie in the levels of the group, whose size is that of its form.
     unsafe {
         let load = |i: usize| vld1q_u8(p.add(i * 64 + quad * 16));
         let byte = |v: u8| vdupq_n_u8(v);
@@ -136,6 +140,7 @@ unsafe fn load_levels(levels: Levels, p: *const u8, quad: usize, steps: &mut [in
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, quad: usize, w: &mut Group) {
+    // SAFETY: all loads lie in the scales of the group and of its super-group, whose sizes are those of its form.
     unsafe {
         let half = |p: *const u8| halves(p.add(8 * quad));
         let floats = |p: *const u8| vld1q_f32(p.add(16 * quad).cast());
@@ -185,6 +190,7 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, quad: u
 unsafe fn block<const START: usize, const HALVES: bool, const MINS: bool>(t: &mut PackedTile<'_>) {
     let (_, _, own_bytes) = t.form.scale_layout();
     let width = t.width;
+    // SAFETY: groups, records and sums lie inside their slices: `packed` asserted it for all of them.
     unsafe {
         let sums = t.sums.as_mut_ptr();
         if !t.accumulate {
@@ -244,8 +250,19 @@ const NONE: usize = usize::MAX;
 /// # Safety
 /// The machine has `dotprod`.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
-    assert!(t.fits(), "tile outside its slices");
+pub(super) unsafe fn packed(mut t: PackedTiles<'_>) {
+    assert!(t.fits(), "tiles outside their slices");
+    // SAFETY: `fits` was asserted, and the caller knows the machine.
+    t.each(|tile| unsafe { packed_tile(tile) });
+}
+
+/// The same for one tile.
+///
+/// # Safety
+/// As for [`packed`], whose slices were checked.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn packed_tile(mut t: PackedTile<'_>) {
+    // SAFETY: by this function's contract.
     unsafe {
         match (t.form.levels, t.form.scales) {
             (Levels::Four, Scales::Single) => block::<{ Aux::START_8 }, false, false>(&mut t),
@@ -256,10 +273,10 @@ pub(super) unsafe fn packed(mut t: PackedTile<'_>) {
             (Levels::Iq4, Scales::Single | Scales::SuperSigned)
             | (Levels::Fp4, Scales::Power)
             | (Levels::Eight, Scales::Single) => block::<NONE, false, false>(&mut t),
-            (Levels::Iq4 | Levels::Fp4, Scales::Float(_)) => super::portable::packed(t),
+            (Levels::Iq4 | Levels::Fp4, Scales::Float(_)) => super::portable::packed_tile(t),
             (_, Scales::Float(_)) => block::<NONE, false, true>(&mut t),
             (Levels::Four, Scales::FloatHalves) => block::<NONE, true, true>(&mut t),
-            _ => super::portable::packed(t),
+            _ => super::portable::packed_tile(t),
         }
     }
 }
