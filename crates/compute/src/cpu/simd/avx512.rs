@@ -19,7 +19,12 @@ pub(super) fn vnni_available() -> bool {
 }
 
 /// The table with VNNI: the other loops are the same.
-pub(super) static VNNI_KERNELS: &Kernels = &Kernels { isa: Isa::Avx512Vnni, packed: super::vnni::packed, ..*KERNELS };
+pub(super) static VNNI_KERNELS: &Kernels = &Kernels {
+    isa: Isa::Avx512Vnni,
+    packed: super::vnni::packed,
+    level_scores: Some(super::cached::vnni::level_scores),
+    ..*KERNELS
+};
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
@@ -92,4 +97,5 @@ unsafe fn square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: 
 super::instance!(Isa::Avx512, features: ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"], fma: true, rows: 6,
     vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32, transpose: crate::cpu::simd::avx512::transpose,
     half_rows: Some(crate::cpu::simd::half_rows::avx512::half_rows),
-    packed: crate::cpu::simd::maddubs::packed);
+    half_tile: Some(crate::cpu::simd::cached::avx512::half_tile),
+    level_mix: Some(crate::cpu::simd::cached::avx512::level_mix), packed: crate::cpu::simd::maddubs::packed);

@@ -3,12 +3,15 @@
 //! What belongs here: which instruction sets there are, which one this machine has, the table. What does not: what the
 //! operations do with the loops (`op`). The portable instance is the specification of the others.
 
+mod attention;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod cached;
 #[cfg(target_arch = "x86_64")]
 mod half_rows;
 #[cfg(target_arch = "x86_64")]
@@ -20,13 +23,14 @@ mod sdot;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
+pub(crate) use attention::{HalfTile, LEVEL_GROUP, LEVEL_OFFSET, LevelMix, LevelScores, QUERY_RECORD, Softmax};
 pub(crate) use portable::{HalfRows, LANES, PackedTile, Tile};
 
 use super::{
     columns::{Rounding, Slot},
     pack::PackTile,
 };
-use crate::Activation;
+use crate::{Activation, KV_BLOCK};
 
 /// An instruction set with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +112,12 @@ pub(crate) struct Kernels {
     multiply: unsafe fn(Tile<'_>),
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
-    scale_lanes: unsafe fn(&[i8], &[f32], &mut [f32]),
     scale_groups: unsafe fn(&[i8], &[f32], &mut [f32]),
+    softmax: unsafe fn(Softmax<'_>),
+    widen_keys: unsafe fn(&[u8], &[f32; KV_BLOCK], &mut [f32]),
+    half_tile: Option<unsafe fn(HalfTile<'_>)>,
+    level_scores: Option<unsafe fn(LevelScores<'_>)>,
+    level_mix: Option<unsafe fn(LevelMix<'_>)>,
     half_rows: Option<unsafe fn(HalfRows<'_>)>,
     packed: unsafe fn(PackedTile<'_>),
     pack: unsafe fn(PackTile<'_>) -> bool,
@@ -151,10 +159,12 @@ methods! {
     fn f16_to_f32(from: &[u16], to: &mut [f32]);
     /// Exactly.
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
-    /// `to[i] = from[i] · scales[i % n]` for `n` scales.
-    fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]);
     /// `to[i] = from[i] · scales[i / 32]`.
     fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]);
+    /// Scores to weights.
+    fn softmax(scores: Softmax<'_>);
+    /// Levels of K as `f32`.
+    fn widen_keys(from: &[u8], scales: &[f32; KV_BLOCK], to: &mut [f32]);
     /// A tile of a packed matrix times a block of columns.
     fn packed(tile: PackedTile<'_>);
     /// Brings rows of a file into a tile; false: they have no packed form.
@@ -193,6 +203,29 @@ impl Kernels {
         self.half_rows.map(|half_rows| unsafe { half_rows(rows) }).is_some()
     }
 
+    /// Few queries times half precision. False: there is no such loop here, and nothing was done.
+    pub(crate) fn half_tile(&self, tile: HalfTile<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.half_tile.map(|half_tile| unsafe { half_tile(tile) }).is_some()
+    }
+
+    /// Whether there is a loop for [`LevelScores`].
+    pub(crate) fn has_level_scores(&self) -> bool {
+        self.level_scores.is_some()
+    }
+
+    /// Few rounded queries times levels of K. False: there is no such loop here, and nothing was done.
+    pub(crate) fn level_scores(&self, scores: LevelScores<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.level_scores.map(|level_scores| unsafe { level_scores(scores) }).is_some()
+    }
+
+    /// Few rows of weights times levels of V. False: there is no such loop here, and nothing was done.
+    pub(crate) fn level_mix(&self, mix: LevelMix<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.level_mix.map(|level_mix| unsafe { level_mix(mix) }).is_some()
+    }
+
     /// Which instruction set this is.
     pub(crate) fn isa(&self) -> Isa {
         self.isa
@@ -202,12 +235,13 @@ impl Kernels {
 /// Instantiates the loops of `portable` under target features and gathers them in `KERNELS`.
 macro_rules! instance {
     ($isa:expr, features: [$($feature:literal)?], fma: $fma:literal, rows: $rows:literal, vectors: $vectors:literal,
-     f16_to_f32: $f16_to_f32:path, transpose: $transpose:path, half_rows: $half_rows:expr, packed: $packed:path) => {
+     f16_to_f32: $f16_to_f32:path, transpose: $transpose:path, half_rows: $half_rows:expr,
+     half_tile: $half_tile:expr, level_mix: $level_mix:expr, packed: $packed:path) => {
         /// The table of this instruction set.
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
         mod instance {
-            use $crate::{Activation, cpu::{columns::{Rounding, Slot}, pack::{self, PackTile}, simd::{Isa, Kernels, portable::{self, Tile}}}};
+            use $crate::{Activation, KV_BLOCK, cpu::{columns::{Rounding, Slot}, pack::{self, PackTile}, simd::{Isa, Kernels, attention::{self, Softmax}, portable::{self, Tile}}}};
 
             $(#[target_feature(enable = $feature)])?
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -258,8 +292,13 @@ macro_rules! instance {
             }
 
             $(#[target_feature(enable = $feature)])?
-            fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]) {
-                portable::scale_lanes(from, scales, to)
+            fn softmax(scores: Softmax<'_>) {
+                attention::softmax::<$fma>(scores)
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            fn widen_keys(from: &[u8], scales: &[f32; KV_BLOCK], to: &mut [f32]) {
+                attention::widen_keys(from, scales, to)
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -290,8 +329,12 @@ macro_rules! instance {
                 multiply,
                 f16_to_f32: $f16_to_f32,
                 bf16_to_f32,
-                scale_lanes,
                 scale_groups,
+                softmax,
+                widen_keys,
+                half_tile: $half_tile,
+                level_scores: None,
+                level_mix: $level_mix,
                 half_rows: $half_rows,
                 packed: $packed,
                 pack,
@@ -485,11 +528,13 @@ mod tests {
     #[test]
     fn scaled_levels() {
         let levels: Vec<i8> = (0..256).map(|i| (i * 37 % 256) as u8 as i8).collect();
-        let scales = values(64, 8);
+        let scales: [f32; KV_BLOCK] = std::array::from_fn(|i| values(64, 8)[i]);
+        let offset: Vec<u8> = levels.iter().map(|level| (i32::from(*level) + LEVEL_OFFSET) as u8).collect();
         for k in all() {
             let mut out = vec![0.0; 256];
-            k.scale_lanes(&levels, &scales, &mut out);
-            assert!(out.iter().enumerate().all(|(i, o)| *o == f32::from(levels[i]) * scales[i % 64]), "{}", k.isa());
+            k.widen_keys(&offset, &scales, &mut out);
+            let expected = |i: usize| f32::from(levels[i % 64 * 4 + i / 64]) * scales[i % 64];
+            assert!(out.iter().enumerate().all(|(i, o)| *o == expected(i)), "{}", k.isa());
             k.scale_groups(&levels, &scales, &mut out);
             assert!(out.iter().enumerate().all(|(i, o)| *o == f32::from(levels[i]) * scales[i / 32]), "{}", k.isa());
         }
