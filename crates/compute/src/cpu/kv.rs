@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Result};
 use half::f16;
+use std::ops::Range;
 
 /// Up to this many queries are multiplied with the cache as it is; for more a block is widened to `f32` first.
 const FEW_QUERIES: usize = 16;
@@ -73,6 +74,16 @@ impl Store {
                 Writer::Q8_0 { levels: SharedMut::new(levels), scales: SharedMut::new(scales) }
             }
         }
+    }
+
+    /// Elements in half precision; none if they are others.
+    fn halves(&self, range: Range<usize>) -> &[u16] {
+        if let Self::F16(m) = self { &m[range] } else { &[] }
+    }
+
+    /// Levels; none if the elements are others.
+    fn levels(&self, range: Range<usize>) -> &[i8] {
+        if let Self::Q8_0 { levels, .. } = self { &levels[range] } else { &[] }
     }
 
     /// Copies one of `n_blocks` blocks: in every layout a block lies in one piece.
@@ -177,6 +188,12 @@ impl LayerKv {
         KV_BLOCK * self.shape.k_dim.max(self.shape.v_dim.next_multiple_of(LANES))
     }
 
+    /// Where a head's part of a block lies in the elements of K or V.
+    fn range(&self, (block, head): (usize, usize), dim: usize) -> Range<usize> {
+        let first = (block * self.shape.n_kv_heads + head) * dim * KV_BLOCK;
+        first..first + dim * KV_BLOCK
+    }
+
     /// Bytes of `n` rounded queries; 0 if they are not to be rounded.
     pub(crate) fn rounded_len(&self, kernels: &Kernels, precision: Precision, n: usize) -> usize {
         let is_levels = matches!(self.k, Store::Q8_0 { .. });
@@ -197,22 +214,31 @@ impl LayerKv {
     pub(crate) fn scores(
         &self,
         kernels: &Kernels,
-        (block, head): (usize, usize),
+        place: (usize, usize),
         queries: Queries<'_>,
         seen: usize,
         spare: &mut [f32],
         scores: &mut [f32],
     ) {
         let dim = self.shape.k_dim;
-        let first = (block * self.shape.n_kv_heads + head) * dim * KV_BLOCK;
-        let range = first..first + dim * KV_BLOCK;
+        let range = self.range(place, dim);
+        let v_range = self.range(place, self.shape.v_dim);
         let Queries { values, n, rounded } = queries;
         let k: &[f32] = match &self.k {
             Store::F32(m) => &m[range],
             Store::F16(m) => {
                 let (a_stride, n_cols, b) = (dim, KV_BLOCK, &m[range]);
-                let tile =
-                    HalfTile { a: values, a_stride, n_rows: n, n_inner: dim, b, n_cols, c: scores, accumulate: false };
+                let tile = HalfTile {
+                    a: values,
+                    a_stride,
+                    n_rows: n,
+                    n_inner: dim,
+                    b,
+                    n_cols,
+                    c: scores,
+                    accumulate: false,
+                    next: self.v.halves(v_range),
+                };
                 if n <= FEW_QUERIES && kernels.half_tile(tile) {
                     return;
                 }
@@ -224,7 +250,14 @@ impl LayerKv {
                 let (levels, scales) =
                     (unsigned(&levels[range.clone()]), &scales[range.start / GROUP..range.end / GROUP]);
                 if !rounded.is_empty()
-                    && kernels.level_scores(LevelScores { levels, scales, queries: rounded, n, scores })
+                    && kernels.level_scores(LevelScores {
+                        levels,
+                        scales,
+                        queries: rounded,
+                        n,
+                        scores,
+                        next: self.v.levels(v_range),
+                    })
                 {
                     return;
                 }
@@ -253,12 +286,14 @@ impl LayerKv {
     }
 
     /// `sums[i] += Σ_p weights[i][p] · v[p]` over the first `seen` positions of a block; `weights` is `[n, KV_BLOCK]`, `sums`
-    /// `[n, v_dim]` with rows padded to whole vectors, whose padding becomes anything.
+    /// `[n, v_dim]` with rows padded to whole vectors, whose padding becomes anything. `next` is the
+    /// place that will be read next.
     #[allow(clippy::too_many_arguments, reason = "a place in the cache, two operands and a result")]
     pub(crate) fn mix(
         &self,
         kernels: &Kernels,
-        (block, head): (usize, usize),
+        place: (usize, usize),
+        next: (usize, usize),
         (weights, n): (&[f32], usize),
         seen: usize,
         precision: Precision,
@@ -267,8 +302,8 @@ impl LayerKv {
     ) {
         let dim = self.shape.v_dim;
         let stride = dim.next_multiple_of(LANES);
-        let first = (block * self.shape.n_kv_heads + head) * dim * KV_BLOCK;
-        let range = first..first + dim * KV_BLOCK;
+        let range = self.range(place, dim);
+        let k_range = self.range(next, self.shape.k_dim);
         // Rows of a block lie one after another, here and, unless they are padded, there.
         let row_len = if stride == dim { dim * KV_BLOCK } else { dim };
         let spare_rows = |spare: &mut [f32], copy: &dyn Fn(usize, &mut [f32])| {
@@ -285,8 +320,17 @@ impl LayerKv {
             Store::F16(m) => {
                 let v = &m[range];
                 let (a, a_stride) = (weights, KV_BLOCK);
-                let tile =
-                    HalfTile { a, a_stride, n_rows: n, n_inner: seen, b: v, n_cols: dim, c: sums, accumulate: true };
+                let tile = HalfTile {
+                    a,
+                    a_stride,
+                    n_rows: n,
+                    n_inner: seen,
+                    b: v,
+                    n_cols: dim,
+                    c: sums,
+                    accumulate: true,
+                    next: self.k.halves(k_range),
+                };
                 if n <= FEW_QUERIES && stride == dim && kernels.half_tile(tile) {
                     return;
                 }
@@ -296,7 +340,17 @@ impl LayerKv {
             Store::Q8_0 { levels, scales } => {
                 let (levels, scales) = (&levels[range.clone()], &scales[range.start / GROUP..range.end / GROUP]);
                 let few = n <= FEW_QUERIES && precision == Precision::Fast;
-                if few && kernels.level_mix(LevelMix { levels, scales, weights, seen, n, sums }) {
+                if few
+                    && kernels.level_mix(LevelMix {
+                        levels,
+                        scales,
+                        weights,
+                        seen,
+                        n,
+                        sums,
+                        next: self.k.levels(k_range),
+                    })
+                {
                     return;
                 }
                 let mut wide = [0.0f32; KV_BLOCK];

@@ -239,7 +239,9 @@ fn run_task(
     let blocks = &rows.sequences[task.sequence].blocks;
     let positions = &rows.positions[task.first_row..task.first_row + task.n_rows];
     let (first, last) = (positions[0] as usize, positions[task.n_rows - 1] as usize);
-    for (index, block) in (task.first_block..task.end_block).zip(&blocks[task.first_block..task.end_block]) {
+    let blocks = &blocks[task.first_block..task.end_block];
+    for (i, block) in blocks.iter().enumerate() {
+        let index = task.first_block + i;
         let base = index * KV_BLOCK;
         let seen = KV_BLOCK.min(last + 1 - base);
         let place = (*block as usize, task.kv_head);
@@ -256,7 +258,8 @@ fn run_task(
                 sums.iter_mut().for_each(|s| *s *= shrink);
             }
         }
-        store.mix(kernels, place, (scores, n), seen, precision, spare, sums);
+        let next = (*blocks.get(i + 1).unwrap_or(block) as usize, task.kv_head);
+        store.mix(kernels, place, next, (scores, n), seen, precision, spare, sums);
     }
     for i in 0..n {
         let sums = &sums[i * v_pad..i * v_pad + v_dim];

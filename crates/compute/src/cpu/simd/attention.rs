@@ -107,6 +107,8 @@ pub(crate) struct HalfTile<'a> {
     pub(crate) c: &'a mut [f32],
     /// Add to what is in `c` rather than replace it.
     pub(crate) accumulate: bool,
+    /// What will be read next: asked for early, as no prefetcher of a processor follows the blocks.
+    pub(crate) next: &'a [u16],
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as above"))]
@@ -134,6 +136,8 @@ pub(crate) struct LevelScores<'a> {
     pub(crate) n: usize,
     /// `[n, KV_BLOCK]`.
     pub(crate) scores: &'a mut [f32],
+    /// What will be read next.
+    pub(crate) next: &'a [i8],
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as above"))]
@@ -166,6 +170,8 @@ pub(crate) struct LevelMix<'a> {
     pub(crate) n: usize,
     /// `[n, v_dim]`.
     pub(crate) sums: &'a mut [f32],
+    /// What will be read next.
+    pub(crate) next: &'a [i8],
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as above"))]

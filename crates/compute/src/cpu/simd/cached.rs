@@ -12,6 +12,17 @@
 
 use super::attention::{HalfTile, LEVEL_GROUP, LevelMix, LevelScores, QUERY_RECORD};
 use crate::{KV_BLOCK, cpu::columns::Aux};
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+/// Asks for the cache lines from `p` on; any address may be asked for.
+#[inline(always)]
+fn early(p: *const i8, n_bytes: usize) {
+    const LINE: usize = 64;
+    for at in (0..n_bytes).step_by(LINE) {
+        // SAFETY: every x86-64 machine has the instruction, and it changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(at)) };
+    }
+}
 
 /// An instance: features, vector type, its lanes, and the operations.
 macro_rules! instance {
@@ -20,7 +31,7 @@ macro_rules! instance {
      zero: $zero:expr, set: $set:expr, load: $load:expr, store: $store:expr, half: $half:expr, level: $level:expr,
      mul: $mul:path, fma: $fma:path) => {
         pub(super) mod $name {
-            use super::{HalfTile, KV_BLOCK, LEVEL_GROUP, LevelMix};
+            use super::{HalfTile, KV_BLOCK, LEVEL_GROUP, LevelMix, early};
             use std::arch::x86_64::*;
 
             /// `R` rows times `V` vectors of columns.
@@ -49,6 +60,9 @@ macro_rules! instance {
                             for v in 0..V {
                                 sums[r][v] = $fma(wide[v], x, sums[r][v]);
                             }
+                        }
+                        if row == 0 {
+                            early(t.next.as_ptr().wrapping_add(k * t.n_cols + col).cast(), V * $lanes * 2);
                         }
                         b = b.add(t.n_cols);
                     }
@@ -123,6 +137,9 @@ macro_rules! instance {
                                 sums[r][v] = $fma(wide, $set(*weights.add(r * KV_BLOCK + k)), sums[r][v]);
                             }
                         }
+                        if row == 0 && group % 2 == 0 {
+                            early(t.next.as_ptr().wrapping_add(k * dim + group * LEVEL_GROUP).cast(), 2 * LEVEL_GROUP);
+                        }
                         levels = levels.add(dim);
                     }
                     for r in 0..R {
@@ -189,7 +206,7 @@ instance!(avx2, "avx2,fma,f16c", __m256, lanes: 8, vectors: 2, rows: 6, level_ro
 
 /// AVX-512 VNNI: levels of K times levels of queries.
 pub(super) mod vnni {
-    use super::{Aux, KV_BLOCK, LEVEL_GROUP, LevelScores, QUERY_RECORD};
+    use super::{Aux, KV_BLOCK, LEVEL_GROUP, LevelScores, QUERY_RECORD, early};
     use std::arch::x86_64::*;
 
     /// Positions of a register block: two vectors.
@@ -221,6 +238,10 @@ pub(super) mod vnni {
                 let levels = t.levels.as_ptr().add((g * LEVEL_GROUP / 4 * KV_BLOCK + first) * 4);
                 for word in 0..LEVEL_GROUP / 4 {
                     let at = levels.add(word * KV_BLOCK * 4);
+                    if query == 0 {
+                        let ahead = (g * LEVEL_GROUP / 4 + word) * KV_BLOCK * 4 + first * 4;
+                        early(t.next.as_ptr().wrapping_add(ahead), POSITIONS * 4);
+                    }
                     let k = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())];
                     for r in 0..R {
                         for plane in 0..2 {

@@ -554,4 +554,133 @@ mod tests {
             assert!(bits.iter().zip(&wide).all(|(b, w)| w.to_bits() == u32::from(*b) << 16 || w.is_nan()));
         }
     }
+
+    #[test]
+    fn softmax_over_blocks() {
+        for k in all() {
+            let n = 3;
+            let blocks = [values(n * KV_BLOCK, 1), values(n * KV_BLOCK, 2).iter().map(|v| 9.0 * v).collect()];
+            let (mut largest, mut total, mut shrink) = (vec![f32::NEG_INFINITY; n], vec![0.0; n], vec![0.0; n]);
+            let mut sums = vec![0.0f64; n];
+            for mut scores in blocks.clone() {
+                scores[5] = f32::NEG_INFINITY;
+                let (largest, total, shrink) = (&mut largest[..], &mut total[..], &mut shrink[..]);
+                k.softmax(Softmax { scores: &mut scores, largest, total, shrink });
+                assert_eq!(scores[5], 0.0);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let weights = &scores[i * KV_BLOCK..(i + 1) * KV_BLOCK];
+                    *sum = *sum * f64::from(shrink[i]) + weights.iter().map(|w| f64::from(*w)).sum::<f64>();
+                }
+            }
+            for i in 0..n {
+                let both = blocks.iter().flat_map(|b| b[i * KV_BLOCK..(i + 1) * KV_BLOCK].iter().enumerate());
+                let both = both.filter(|(p, _)| i > 0 || *p != 5).map(|(_, v)| *v);
+                let best = both.clone().fold(f32::NEG_INFINITY, f32::max);
+                let exact: f64 = both.map(|v| f64::from(v - best).exp()).sum();
+                assert!(largest[i] == best && (f64::from(total[i]) - exact).abs() < 1e-4 * exact, "{}", k.isa());
+                assert!((sums[i] - exact).abs() < 1e-4 * exact, "{}", k.isa());
+            }
+            // Nothing seen, and what is no number.
+            let (mut largest, mut total, mut shrink) = ([f32::NEG_INFINITY; 2], [0.0; 2], [0.0; 2]);
+            let mut scores = [f32::NEG_INFINITY; 2 * KV_BLOCK];
+            scores[KV_BLOCK + 7] = f32::NAN;
+            let s = Softmax { scores: &mut scores, largest: &mut largest, total: &mut total, shrink: &mut shrink };
+            k.softmax(s);
+            assert!(total[0] == 0.0 && shrink[0] == 1.0 && total[1].is_nan(), "{}", k.isa());
+            assert!(scores[..KV_BLOCK].iter().all(|w| *w == 0.0), "{}", k.isa());
+        }
+    }
+
+    #[test]
+    fn half_precision_straight_from_the_cache_has_the_same_bits() {
+        for k in all() {
+            for (n_rows, n_inner, n_cols) in [(1, 3, 16), (4, 64, 64), (7, 50, 80), (13, 1, 128)] {
+                let (a, wide) = (values(n_rows * (n_inner + 2), 3), values(n_inner * n_cols, 4));
+                let b: Vec<u16> = wide.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect();
+                let mut wide = vec![0.0; b.len()];
+                k.f16_to_f32(&b, &mut wide);
+                for accumulate in [false, true] {
+                    let (mut c, mut expected) = (vec![0.25; n_rows * n_cols], vec![0.25; n_rows * n_cols]);
+                    let (a, a_stride) = (&a[..], n_inner + 2);
+                    let tile =
+                        HalfTile { a, a_stride, n_rows, n_inner, b: &b, n_cols, c: &mut c, accumulate, next: &[] };
+                    if !k.half_tile(tile) {
+                        continue;
+                    }
+                    let (b_stride, c_stride, b) = (n_cols, n_cols, &wide[..]);
+                    let c_too = &mut expected[..];
+                    k.multiply(Tile {
+                        a,
+                        a_stride,
+                        n_rows,
+                        n_inner,
+                        b,
+                        b_stride,
+                        n_cols,
+                        c: c_too,
+                        c_stride,
+                        accumulate,
+                    });
+                    assert!(c == expected, "{} {n_rows} {n_inner} {n_cols}", k.isa());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_straight_from_the_cache() {
+        let level = |i: usize| (i * 7919 % 255) as i32 - 127;
+        for k in all() {
+            for (n, groups, seen) in [(1, 1, 64), (4, 2, 37), (7, 4, 1), (9, 3, 64)] {
+                let dim = groups * LEVEL_GROUP;
+                let scale = |group: usize, p: usize| half::f16::from_f32(0.001 * (1 + group * 5 + p) as f32);
+                let scales: Vec<u16> =
+                    (0..groups * KV_BLOCK).map(|i| scale(i / KV_BLOCK, i % KV_BLOCK).to_bits()).collect();
+                let q = values(n * dim, 5);
+                let mut queries = vec![0u8; n * groups * QUERY_RECORD];
+                for (q, to) in q.chunks(dim).zip(queries.chunks_mut(groups * QUERY_RECORD)) {
+                    k.quantize(q, &Slot { column: 0, width: 2 }, Rounding::TwoPlanes, to);
+                }
+                let levels: Vec<u8> = (0..dim * KV_BLOCK).map(|i| (level(i) + LEVEL_OFFSET) as u8).collect();
+                let mut scores = vec![0.0; n * KV_BLOCK];
+                let parts = LevelScores {
+                    levels: &levels,
+                    scales: &scales,
+                    queries: &queries,
+                    n,
+                    scores: &mut scores,
+                    next: &[],
+                };
+                if k.level_scores(parts) {
+                    for (i, p) in (0..n).flat_map(|i| (0..KV_BLOCK).map(move |p| (i, p))) {
+                        let k_value = |d: usize| {
+                            f64::from(level((d / 4 * KV_BLOCK + p) * 4 + d % 4)) * scale(d / LEVEL_GROUP, p).to_f64()
+                        };
+                        let exact: f64 = (0..dim).map(|d| f64::from(q[i * dim + d]) * k_value(d)).sum();
+                        assert!((f64::from(scores[i * KV_BLOCK + p]) - exact).abs() < 1e-2, "{} {i} {p}", k.isa());
+                    }
+                }
+                let signed: Vec<i8> = (0..dim * KV_BLOCK).map(|i| level(i) as i8).collect();
+                let weights = values(n * KV_BLOCK, 6);
+                let mut sums = vec![0.5; n * dim];
+                let (weights_in, sums_out) = (&weights[..], &mut sums[..]);
+                let mix = LevelMix {
+                    levels: &signed,
+                    scales: &scales,
+                    weights: weights_in,
+                    seen,
+                    n,
+                    sums: sums_out,
+                    next: &[],
+                };
+                if k.level_mix(mix) {
+                    for (i, d) in (0..n).flat_map(|i| (0..dim).map(move |d| (i, d))) {
+                        let v = |p: usize| f64::from(level(p * dim + d)) * scale(d / LEVEL_GROUP, p).to_f64();
+                        let exact: f64 = (0..seen).map(|p| f64::from(weights[i * KV_BLOCK + p]) * v(p)).sum();
+                        assert!((f64::from(sums[i * dim + d]) - 0.5 - exact).abs() < 1e-3, "{} {i} {d}", k.isa());
+                    }
+                }
+            }
+        }
+    }
 }
