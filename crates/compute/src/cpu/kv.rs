@@ -201,9 +201,12 @@ impl LayerKv {
         if use_them { n * (self.shape.k_dim / GROUP) * QUERY_RECORD } else { 0 }
     }
 
-    /// Rounds queries to two planes of levels, about 15 bits.
+    /// Rounds queries to two planes of levels, about 15 bits; nothing if there is no room for them.
     pub(crate) fn round_queries(&self, kernels: &Kernels, queries: &[f32], rounded: &mut [u8]) {
         let dim = self.shape.k_dim;
+        if rounded.is_empty() {
+            return;
+        }
         for (q, rounded) in queries.chunks(dim).zip(rounded.chunks_mut(dim / GROUP * QUERY_RECORD)) {
             kernels.quantize(q, &Slot { column: 0, width: 2 }, Rounding::TwoPlanes, rounded);
         }
