@@ -2,21 +2,25 @@
 //!
 //! In each layer a block holds, head after head, K as `[k_dim, KV_BLOCK]` (positions innermost) and V as
 //! `[KV_BLOCK, v_dim]`: that is the layout in which attention's two products read them without transposing. An 8-bit
-//! cache (Q8_0: groups of 32 values of one position, one `f16` scale each) keeps scales apart from levels, in the same
-//! order.
+//! cache (Q8_0: groups of 32 values of one position, one `f16` scale each) keeps K as `[k_dim / 4, KV_BLOCK, 4]`, four
+//! values of a position for one dot instruction and 128 too large because those want one side without a sign, V as
+//! `[KV_BLOCK, v_dim]`, and the scales of both apart, as `[dim / 32, KV_BLOCK]`.
 //!
-//! What belongs here: layout, writing one head's rows, reading one head's block as `f32`. What does not: the softmax.
+//! What belongs here: layout, writing one head's rows, the products of queries and weights with one head's block. What does
+//! not: the softmax between them.
 
 use super::{
     argument,
+    columns::{Rounding, Slot},
     memory::{Memory, SharedMut},
-    simd::Kernels,
+    simd::{HalfTile, Kernels, LANES, LEVEL_GROUP as GROUP, LEVEL_OFFSET, LevelMix, LevelScores, QUERY_RECORD, Tile},
 };
-use crate::{KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Result};
+use crate::{KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Result};
 use half::f16;
+use std::ops::Range;
 
-/// Values that share a scale in an 8-bit cache.
-const GROUP: usize = 32;
+/// Up to this many queries are multiplied with the cache as it is; for more a block is widened to `f32` first.
+const FEW_QUERIES: usize = 16;
 
 /// What is behind [`KvCache`].
 pub(crate) struct CpuKv {
@@ -33,7 +37,21 @@ pub(crate) struct LayerKv {
 enum Store {
     F32(Memory<f32>),
     F16(Memory<u16>),
-    Q8_0 { levels: Memory<i8>, scales: Memory<u16> },
+    /// The levels of K are those bytes without a sign.
+    Q8_0 {
+        levels: Memory<i8>,
+        scales: Memory<u16>,
+    },
+}
+
+/// Queries that share a K/V head.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    /// `[n, k_dim]`.
+    pub(crate) values: &'a [f32],
+    pub(crate) n: usize,
+    /// The same by [`LayerKv::round_queries`]; empty if there is none.
+    pub(crate) rounded: &'a [u8],
 }
 
 impl Store {
@@ -56,6 +74,16 @@ impl Store {
                 Writer::Q8_0 { levels: SharedMut::new(levels), scales: SharedMut::new(scales) }
             }
         }
+    }
+
+    /// Elements in half precision; none if they are others.
+    fn halves(&self, range: Range<usize>) -> &[u16] {
+        if let Self::F16(m) = self { &m[range] } else { &[] }
+    }
+
+    /// Levels; none if the elements are others.
+    fn levels(&self, range: Range<usize>) -> &[i8] {
+        if let Self::Q8_0 { levels, .. } = self { &levels[range] } else { &[] }
     }
 
     /// Copies one of `n_blocks` blocks: in every layout a block lies in one piece.
@@ -155,50 +183,209 @@ impl LayerKv {
         LayerWriter { shape: self.shape, k: self.k.writer(), v: self.v.writer() }
     }
 
-    /// K of one head in one block as `f32 [k_dim, KV_BLOCK]`.
-    pub(crate) fn read_k(&self, kernels: &Kernels, block: usize, head: usize, out: &mut [f32]) {
-        let dim = self.shape.k_dim;
+    /// Floats that [`LayerKv::scores`] and [`LayerKv::mix`] want as spare memory.
+    pub(crate) fn spare_len(&self) -> usize {
+        KV_BLOCK * self.shape.k_dim.max(self.shape.v_dim.next_multiple_of(LANES))
+    }
+
+    /// Where a head's part of a block lies in the elements of K or V.
+    fn range(&self, (block, head): (usize, usize), dim: usize) -> Range<usize> {
         let first = (block * self.shape.n_kv_heads + head) * dim * KV_BLOCK;
-        let range = first..first + dim * KV_BLOCK;
-        match &self.k {
-            Store::F32(m) => out.copy_from_slice(&m[range]),
-            Store::F16(m) => kernels.f16_to_f32(&m[range], out),
-            Store::Q8_0 { levels, scales } => {
-                let mut wide = [0.0f32; KV_BLOCK];
-                for (group, out) in out.chunks_mut(GROUP * KV_BLOCK).enumerate() {
-                    let at = first / GROUP + group * KV_BLOCK;
-                    kernels.f16_to_f32(&scales[at..at + KV_BLOCK], &mut wide);
-                    let levels = &levels[first + group * GROUP * KV_BLOCK..][..GROUP * KV_BLOCK];
-                    kernels.scale_lanes(levels, &wide, out);
-                }
-            }
+        first..first + dim * KV_BLOCK
+    }
+
+    /// Bytes of `n` rounded queries; 0 if they are not to be rounded.
+    pub(crate) fn rounded_len(&self, kernels: &Kernels, precision: Precision, n: usize) -> usize {
+        let is_levels = matches!(self.k, Store::Q8_0 { .. });
+        let use_them = is_levels && n <= FEW_QUERIES && precision == Precision::Fast && kernels.has_level_scores();
+        if use_them { n * (self.shape.k_dim / GROUP) * QUERY_RECORD } else { 0 }
+    }
+
+    /// Rounds queries to two planes of levels, about 15 bits; nothing if there is no room for them.
+    pub(crate) fn round_queries(&self, kernels: &Kernels, queries: &[f32], rounded: &mut [u8]) {
+        let dim = self.shape.k_dim;
+        if rounded.is_empty() {
+            return;
+        }
+        for (q, rounded) in queries.chunks(dim).zip(rounded.chunks_mut(dim / GROUP * QUERY_RECORD)) {
+            kernels.quantize(q, &Slot { column: 0, width: 2 }, Rounding::TwoPlanes, rounded);
         }
     }
 
-    /// V of one head in one block as `f32 [KV_BLOCK, stride]`, `stride >= v_dim`; elements beyond `v_dim` stay.
-    pub(crate) fn read_v(&self, kernels: &Kernels, block: usize, head: usize, out: &mut [f32], stride: usize) {
+    /// `scores[i][p] = q[i] · k[p]` for the first `seen` positions `p` of a block at least; `scores` is `[n, KV_BLOCK]`.
+    #[allow(clippy::too_many_arguments, reason = "a place in the cache, two operands and a result")]
+    pub(crate) fn scores(
+        &self,
+        kernels: &Kernels,
+        place: (usize, usize),
+        queries: Queries<'_>,
+        seen: usize,
+        spare: &mut [f32],
+        scores: &mut [f32],
+    ) {
+        let dim = self.shape.k_dim;
+        let range = self.range(place, dim);
+        let v_range = self.range(place, self.shape.v_dim);
+        let Queries { values, n, rounded } = queries;
+        let k: &[f32] = match &self.k {
+            Store::F32(m) => &m[range],
+            Store::F16(m) => {
+                let (a_stride, n_cols, b) = (dim, KV_BLOCK, &m[range]);
+                let tile = HalfTile {
+                    a: values,
+                    a_stride,
+                    n_rows: n,
+                    n_inner: dim,
+                    b,
+                    n_cols,
+                    c: scores,
+                    accumulate: false,
+                    next: self.v.halves(v_range),
+                };
+                if n <= FEW_QUERIES && kernels.half_tile(tile) {
+                    return;
+                }
+                let spare = &mut spare[..dim * KV_BLOCK];
+                kernels.f16_to_f32(b, spare);
+                spare
+            }
+            Store::Q8_0 { levels, scales } => {
+                let (levels, scales) =
+                    (unsigned(&levels[range.clone()]), &scales[range.start / GROUP..range.end / GROUP]);
+                if !rounded.is_empty()
+                    && kernels.level_scores(LevelScores {
+                        levels,
+                        scales,
+                        queries: rounded,
+                        n,
+                        scores,
+                        next: self.v.levels(v_range),
+                    })
+                {
+                    return;
+                }
+                let spare = &mut spare[..dim * KV_BLOCK];
+                let mut wide = [0.0f32; KV_BLOCK];
+                let groups = levels.chunks(GROUP * KV_BLOCK).zip(scales.chunks(KV_BLOCK));
+                for ((levels, scales), spare) in groups.zip(spare.chunks_mut(GROUP * KV_BLOCK)) {
+                    kernels.f16_to_f32(scales, &mut wide);
+                    kernels.widen_keys(levels, &wide, spare);
+                }
+                spare
+            }
+        };
+        kernels.multiply(Tile {
+            a: values,
+            a_stride: dim,
+            n_rows: n,
+            n_inner: dim,
+            b: k,
+            b_stride: KV_BLOCK,
+            n_cols: seen.next_multiple_of(LANES),
+            c: scores,
+            c_stride: KV_BLOCK,
+            accumulate: false,
+        });
+    }
+
+    /// `sums[i] += Σ_p weights[i][p] · v[p]` over the first `seen` positions of a block; `weights` is `[n, KV_BLOCK]`, `sums`
+    /// `[n, v_dim]` with rows padded to whole vectors, whose padding becomes anything. `next` is the
+    /// place that will be read next.
+    #[allow(clippy::too_many_arguments, reason = "a place in the cache, two operands and a result")]
+    pub(crate) fn mix(
+        &self,
+        kernels: &Kernels,
+        place: (usize, usize),
+        next: (usize, usize),
+        (weights, n): (&[f32], usize),
+        seen: usize,
+        precision: Precision,
+        spare: &mut [f32],
+        sums: &mut [f32],
+    ) {
         let dim = self.shape.v_dim;
-        let first = (block * self.shape.n_kv_heads + head) * dim * KV_BLOCK;
-        // The rows of a block lie one after another, here and, unless they are padded, there.
-        let (n_rows, len) = if stride == dim { (1, dim * KV_BLOCK) } else { (KV_BLOCK, dim) };
-        for (row, out) in out.chunks_mut(stride * KV_BLOCK / n_rows).take(n_rows).enumerate() {
-            let out = &mut out[..len];
-            let at = first + row * len;
-            match &self.v {
-                Store::F32(m) => out.copy_from_slice(&m[at..at + len]),
-                Store::F16(m) => kernels.f16_to_f32(&m[at..at + len], out),
-                Store::Q8_0 { levels, scales } => {
-                    let mut wide = [0.0f32; KV_BLOCK];
-                    let levels = levels[at..at + len].chunks(GROUP * KV_BLOCK);
-                    let scales = scales[at / GROUP..(at + len) / GROUP].chunks(KV_BLOCK);
-                    for ((out, levels), scales) in out.chunks_mut(GROUP * KV_BLOCK).zip(levels).zip(scales) {
-                        kernels.f16_to_f32(scales, &mut wide);
-                        kernels.scale_groups(levels, &wide, out);
+        let stride = dim.next_multiple_of(LANES);
+        let range = self.range(place, dim);
+        let k_range = self.range(next, self.shape.k_dim);
+        // Rows of a block lie one after another, here and, unless they are padded, there.
+        let row_len = if stride == dim { dim * KV_BLOCK } else { dim };
+        let spare_rows = |spare: &mut [f32], copy: &dyn Fn(usize, &mut [f32])| {
+            let rows = spare[..stride * KV_BLOCK].chunks_mut(row_len.next_multiple_of(LANES));
+            rows.enumerate().for_each(|(row, to)| copy(row * row_len, &mut to[..row_len]));
+        };
+        let v: &[f32] = match &self.v {
+            Store::F32(m) if stride == dim => &m[range],
+            Store::F32(m) => {
+                let v = &m[range];
+                spare_rows(spare, &|at, to| to.copy_from_slice(&v[at..at + row_len]));
+                spare
+            }
+            Store::F16(m) => {
+                let v = &m[range];
+                let (a, a_stride) = (weights, KV_BLOCK);
+                let tile = HalfTile {
+                    a,
+                    a_stride,
+                    n_rows: n,
+                    n_inner: seen,
+                    b: v,
+                    n_cols: dim,
+                    c: sums,
+                    accumulate: true,
+                    next: self.k.halves(k_range),
+                };
+                if n <= FEW_QUERIES && stride == dim && kernels.half_tile(tile) {
+                    return;
+                }
+                spare_rows(spare, &|at, to| kernels.f16_to_f32(&v[at..at + row_len], to));
+                spare
+            }
+            Store::Q8_0 { levels, scales } => {
+                let (levels, scales) = (&levels[range.clone()], &scales[range.start / GROUP..range.end / GROUP]);
+                let few = n <= FEW_QUERIES && precision == Precision::Fast;
+                if few
+                    && kernels.level_mix(LevelMix {
+                        levels,
+                        scales,
+                        weights,
+                        seen,
+                        n,
+                        sums,
+                        next: self.k.levels(k_range),
+                    })
+                {
+                    return;
+                }
+                let mut wide = [0.0f32; KV_BLOCK];
+                for (group, scales) in scales.chunks(KV_BLOCK).enumerate() {
+                    kernels.f16_to_f32(scales, &mut wide);
+                    for (p, scale) in wide.iter().enumerate() {
+                        let at = p * dim + group * GROUP;
+                        kernels.scale_groups(&levels[at..at + GROUP], &[*scale], &mut spare[at..at + GROUP]);
                     }
                 }
+                spare
             }
-        }
+        };
+        kernels.multiply(Tile {
+            a: weights,
+            a_stride: KV_BLOCK,
+            n_rows: n,
+            n_inner: seen, // beyond it lies what an earlier owner of the block left
+            b: v,
+            b_stride: stride,
+            n_cols: stride,
+            c: sums,
+            c_stride: stride,
+            accumulate: true,
+        });
     }
+}
+
+/// The same bytes.
+fn unsigned(levels: &[i8]) -> &[u8] {
+    // SAFETY: both types are one byte without invariants.
+    unsafe { std::slice::from_raw_parts(levels.as_ptr().cast(), levels.len()) }
 }
 
 impl LayerWriter<'_> {
@@ -211,21 +398,29 @@ impl LayerWriter<'_> {
         let base = block * self.shape.n_kv_heads + head;
         // SAFETY: all ranges lie in this head's part of the block, which is the caller's alone.
         unsafe {
-            put(&self.k, base * k_dim * KV_BLOCK, row, KV_BLOCK, KV_BLOCK, &k[..k_dim]);
-            put(&self.v, base * v_dim * KV_BLOCK, row, 1, v_dim, &v[..v_dim]);
+            put(&self.k, base * k_dim * KV_BLOCK, &Place::Key { row }, &k[..k_dim]);
+            put(&self.v, base * v_dim * KV_BLOCK, &Place::Value { row }, &v[..v_dim]);
         }
     }
 }
 
-/// Writes `values` of row `row` into the head that starts at `first`: elements `step` apart. With a step of 1 the row
-/// starts at `row · v_dim` (`row_len`), else at `row`.
+/// Which row of a block, and of which half of it.
+enum Place {
+    Key { row: usize },
+    Value { row: usize },
+}
+
+/// Writes a row into the head that starts at `first`.
 ///
 /// # Safety
 /// The head's elements are the caller's alone.
-unsafe fn put(writer: &Writer<'_>, first: usize, row: usize, step: usize, row_len: usize, values: &[f32]) {
-    let start = if step == 1 { row * row_len } else { row };
+unsafe fn put(writer: &Writer<'_>, first: usize, place: &Place, values: &[f32]) {
     let range = first..first + values.len() * KV_BLOCK;
-    let group_start = if step == 1 { row * (row_len / GROUP) } else { row };
+    // K: elements of a row lie KV_BLOCK apart.
+    let (row, start, step) = match *place {
+        Place::Key { row } => (row, row, KV_BLOCK),
+        Place::Value { row } => (row, row * values.len(), 1),
+    };
     match *writer {
         Writer::F32(to) => {
             // SAFETY: by this function's contract.
@@ -245,9 +440,21 @@ unsafe fn put(writer: &Writer<'_>, first: usize, row: usize, step: usize, row_le
                 let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 let scale = f16::from_f32(largest / 127.0);
                 let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                scales[group_start + group * step] = scale.to_bits();
-                let levels = levels[start + group * GROUP * step..].iter_mut().step_by(step);
-                levels.zip(values).for_each(|(l, v)| *l = (v * inverse).round_ties_even() as i8);
+                scales[group * KV_BLOCK + row] = scale.to_bits();
+                let level = |v: &f32| (v * inverse).round_ties_even() as i8;
+                match place {
+                    Place::Key { .. } => {
+                        for (quad, values) in values.chunks(4).enumerate() {
+                            let at = ((group * GROUP / 4 + quad) * KV_BLOCK + row) * 4;
+                            let to = levels[at..at + 4].iter_mut();
+                            to.zip(values).for_each(|(l, v)| *l = (i32::from(level(v)) + LEVEL_OFFSET) as u8 as i8);
+                        }
+                    }
+                    Place::Value { .. } => {
+                        let to = levels[start + group * GROUP..].iter_mut();
+                        to.zip(values).for_each(|(l, v)| *l = level(v));
+                    }
+                }
             }
         }
     }

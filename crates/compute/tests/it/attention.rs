@@ -216,6 +216,13 @@ fn cache_types() {
     check(&Case { kv: KvType::F16, ..PLAIN });
     check(&Case { kv: KvType::Q8_0, ..PLAIN });
     check(&Case { kv: KvType::Q8_0, head_dim: 64, v_head_dim: 96, ..PLAIN });
+    // Groups of query heads that do and do not fill registers, heads wider and narrower than a block of them.
+    for (n_heads, head_dim, v_head_dim) in [(5, 64, 128), (7, 128, 64), (9, 96, 80), (16, 64, 24)] {
+        check(&Case { kv: KvType::F16, n_heads, n_kv_heads: 1, head_dim, v_head_dim, ..PLAIN });
+    }
+    for (n_heads, head_dim, v_head_dim) in [(1, 32, 32), (5, 64, 128), (7, 128, 64), (17, 32, 32)] {
+        check(&Case { kv: KvType::Q8_0, n_heads, n_kv_heads: 1, head_dim, v_head_dim, ..PLAIN });
+    }
 }
 
 #[test]

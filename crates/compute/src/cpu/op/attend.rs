@@ -9,16 +9,19 @@
 
 use super::{Work, check_rows, require};
 use crate::{
-    Attend, Buffer, KV_BLOCK, KvCache, Result, Rows, SequenceRows,
+    Attend, Buffer, KV_BLOCK, KvCache, Precision, Result, Rows, SequenceRows,
     cpu::{
-        argument, floats, floats_mut, kv,
-        kv::LayerKv,
+        argument, floats, floats_mut,
+        kv::{self, LayerKv, Queries},
         memory::{Scratch, SharedMut},
-        simd::{Kernels, LANES, Tile},
+        simd::{Kernels, LANES, Softmax},
         weight,
     },
 };
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering::AcqRel},
+};
 
 /// Query vectors (rows times query heads of a group) of one tile: amortizes the conversion of K and V.
 const QUERIES: usize = 64;
@@ -30,6 +33,8 @@ const PIECE: usize = 8;
 pub(crate) struct AttendScratch {
     tasks: Vec<Task>,
     partials: Scratch<f32>,
+    /// For each tile that is cut up, how many of its pieces are still to be computed.
+    unfinished: Vec<AtomicUsize>,
 }
 
 /// One tile of rows, one K/V head, one range of blocks.
@@ -44,8 +49,10 @@ struct Task {
     /// Pieces that this tile is cut into, and which one this is.
     n_pieces: usize,
     piece: usize,
-    /// Where its partial result lies, counted in queries; unused when there is one piece only.
-    partial: usize,
+    /// Where the partial results of the tile begin, counted in queries; unused when there is one piece only.
+    partials: usize,
+    /// The tile's place in `unfinished`; likewise.
+    tile: usize,
 }
 
 /// Sizes and rules, checked.
@@ -62,6 +69,7 @@ struct Plan<'a> {
     sinks: Option<&'a [f32]>,
     slopes: Option<&'a [f32]>,
     kernels: &'static Kernels,
+    precision: Precision,
 }
 
 impl Plan<'_> {
@@ -70,8 +78,9 @@ impl Plan<'_> {
         2 + self.v_dim
     }
 
+    /// Floats for a task of so many queries, the cache's spare memory and its rounded queries apart.
     fn scratch_len(&self, queries: usize) -> usize {
-        KV_BLOCK * (self.head_dim + self.v_pad) + queries * (self.head_dim + KV_BLOCK + self.v_pad + 2)
+        queries * (self.head_dim + KV_BLOCK + self.v_pad + 3)
     }
 
     /// First position that a row at `position` sees.
@@ -115,43 +124,49 @@ pub(crate) fn attend(
         sinks: weight::optional_vector(op, args.sinks, args.n_heads)?,
         slopes: weight::optional_vector(op, args.slopes, args.n_heads)?,
         kernels: team.kernels,
+        precision: team.precision,
     };
     let size = |dim: usize| rows.len().checked_mul(plan.n_heads).and_then(|n| n.checked_mul(dim));
     let q = floats(op, q, size(plan.head_dim))?;
     let out = floats_mut(op, out, size(plan.v_dim))?;
 
-    let AttendScratch { tasks, partials } = &mut scratch.attend;
-    let n_partials = list_tasks(&plan, rows, args.n_kv_heads, tasks);
+    let AttendScratch { tasks, partials, unfinished } = &mut scratch.attend;
+    let n_partials = list_tasks(&plan, rows, args.n_kv_heads, tasks, unfinished);
     let len = n_partials.checked_mul(plan.partial_len()).ok_or_else(|| argument(op, "a size that overflows"))?;
     let partials = partials.take(len)?;
     let queries = tasks.iter().map(|t| t.n_rows * plan.group).max().unwrap_or(0);
-    let scratch_len = plan.scratch_len(queries);
+    let rounded = store.rounded_len(plan.kernels, plan.precision, queries) / size_of::<f32>();
+    let scratch_len = plan.scratch_len(queries) + store.spare_len() + rounded;
     team.reserve(scratch_len)?;
-    let tasks = &*tasks;
-    {
-        let (out, partials) = (SharedMut::new(out), SharedMut::new(partials));
-        // The last tiles of a sequence see the most positions: they go first, so that no thread starts one at the end.
-        team.run(tasks.len(), |chunk, mut local| {
-            let task = &tasks[tasks.len() - 1 - chunk];
-            run_task(&plan, task, rows, store, q, local.floats(scratch_len), out, partials);
-        });
-    }
-    if n_partials > 0 {
-        let out = SharedMut::new(out);
-        let partials = &*partials;
-        team.run(tasks.len(), |chunk, mut local| {
-            let task = &tasks[chunk];
-            if task.n_pieces > 1 && task.piece == 0 {
-                merge(&plan, task, partials, local.floats(plan.v_dim), out);
-            }
-        });
-    }
+    let (tasks, unfinished) = (&*tasks, &*unfinished);
+    let (out, partials) = (SharedMut::new(out), SharedMut::new(partials));
+    // The last tiles of a sequence see the most positions: they go first, so that no thread starts one at the end.
+    team.run(tasks.len(), |chunk, mut local| {
+        let task = &tasks[tasks.len() - 1 - chunk];
+        let local = local.floats(scratch_len);
+        run_task(&plan, task, rows, store, q, local, out, partials);
+        // Who computes the last piece of a tile adds them up, in their order.
+        if task.n_pieces > 1 && unfinished[task.tile].fetch_sub(1, AcqRel) == 1 {
+            let first = task.partials * plan.partial_len();
+            let len = task.n_pieces * task.n_rows * plan.group * plan.partial_len();
+            // SAFETY: the other pieces' tasks have written these partial results and do not touch them again.
+            let partials = unsafe { partials.range(first..first + len) };
+            merge(&plan, task, partials, &mut local[..plan.v_dim], out);
+        }
+    });
     Ok(())
 }
 
 /// Lists the tasks; returns how many queries' partial results they leave.
-fn list_tasks(plan: &Plan<'_>, rows: &Rows, n_kv_heads: usize, tasks: &mut Vec<Task>) -> usize {
+fn list_tasks(
+    plan: &Plan<'_>,
+    rows: &Rows,
+    n_kv_heads: usize,
+    tasks: &mut Vec<Task>,
+    unfinished: &mut Vec<AtomicUsize>,
+) -> usize {
     tasks.clear();
+    unfinished.clear();
     let mut n_partials = 0;
     let tile_rows = (QUERIES / plan.group).max(1);
     for (sequence, SequenceRows { rows: range, .. }) in rows.sequences.iter().enumerate() {
@@ -162,10 +177,13 @@ fn list_tasks(plan: &Plan<'_>, rows: &Rows, n_kv_heads: usize, tasks: &mut Vec<T
             let end_block = position(first_row + n_rows - 1) / KV_BLOCK + 1;
             let n_pieces = if range.len() <= tile_rows { (end_block - first_block).div_ceil(PIECE) } else { 1 };
             for kv_head in 0..n_kv_heads {
+                let (partials, tile) = (n_partials, unfinished.len());
+                if n_pieces > 1 {
+                    n_partials += n_pieces * n_rows * plan.group;
+                    unfinished.push(AtomicUsize::new(n_pieces));
+                }
                 for piece in 0..n_pieces {
-                    let partial = n_partials;
                     let (first_block, end_block) = if n_pieces > 1 {
-                        n_partials += n_rows * plan.group;
                         let first = first_block + piece * PIECE;
                         (first, end_block.min(first + PIECE))
                     } else {
@@ -180,7 +198,8 @@ fn list_tasks(plan: &Plan<'_>, rows: &Rows, n_kv_heads: usize, tasks: &mut Vec<T
                         end_block,
                         n_pieces,
                         piece,
-                        partial,
+                        partials,
+                        tile,
                     });
                 }
             }
@@ -200,67 +219,52 @@ fn run_task(
     out: SharedMut<'_, f32>,
     partials: SharedMut<'_, f32>,
 ) {
-    let &Plan { group, head_dim, v_dim, v_pad, kernels, .. } = plan;
-    let queries = task.n_rows * group;
-    let (k, local) = local.split_at_mut(KV_BLOCK * head_dim);
-    let (v, local) = local.split_at_mut(KV_BLOCK * v_pad);
-    let (queries_in, local) = local.split_at_mut(queries * head_dim);
-    let (scores, local) = local.split_at_mut(queries * KV_BLOCK);
-    let (sums, local) = local.split_at_mut(queries * v_pad);
-    let (largest, local) = local.split_at_mut(queries);
-    let total = &mut local[..queries];
-    v.fill(0.0); // the padding is read
+    let &Plan { group, head_dim, v_dim, v_pad, kernels, precision, .. } = plan;
+    let n = task.n_rows * group;
+    let (spare, local) = local.split_at_mut(store.spare_len());
+    let (values, local) = local.split_at_mut(n * head_dim);
+    let (scores, local) = local.split_at_mut(n * KV_BLOCK);
+    let (sums, local) = local.split_at_mut(n * v_pad);
+    let (largest, local) = local.split_at_mut(n);
+    let (total, local) = local.split_at_mut(n);
+    let (shrink, local) = local.split_at_mut(n);
     sums.fill(0.0);
     largest.fill(f32::NEG_INFINITY);
     total.fill(0.0);
-    gather(plan, task, q, queries_in);
+    gather(plan, task, q, values);
+    let rounded = &mut bytes(local)[..store.rounded_len(kernels, precision, n)];
+    store.round_queries(kernels, values, rounded);
+    let queries = Queries { values, n, rounded };
 
     let blocks = &rows.sequences[task.sequence].blocks;
     let positions = &rows.positions[task.first_row..task.first_row + task.n_rows];
-    let last = positions[task.n_rows - 1] as usize;
-    for (index, block) in (task.first_block..task.end_block).zip(&blocks[task.first_block..task.end_block]) {
+    let (first, last) = (positions[0] as usize, positions[task.n_rows - 1] as usize);
+    let blocks = &blocks[task.first_block..task.end_block];
+    for (i, block) in blocks.iter().enumerate() {
+        let index = task.first_block + i;
         let base = index * KV_BLOCK;
         let seen = KV_BLOCK.min(last + 1 - base);
-        store.read_k(kernels, *block as usize, task.kv_head, k);
-        kernels.multiply(Tile {
-            a: queries_in,
-            a_stride: head_dim,
-            n_rows: queries,
-            n_inner: head_dim,
-            b: k,
-            b_stride: KV_BLOCK,
-            n_cols: KV_BLOCK,
-            c: scores,
-            c_stride: KV_BLOCK,
-            accumulate: false,
-        });
-        for (i, scores) in scores.chunks_mut(KV_BLOCK).enumerate() {
-            let sums = &mut sums[i * v_pad..(i + 1) * v_pad];
-            let position = positions[i / group] as usize;
-            if let Some(slopes) = plan.slopes {
-                bias_by_distance(scores, slopes[task.kv_head * group + i % group], position, base);
+        let place = (*block as usize, task.kv_head);
+        store.scores(kernels, place, queries, seen, spare, scores);
+        let all_see_all = base + KV_BLOCK <= first + 1 && plan.start(last) <= base;
+        if !all_see_all || plan.slopes.is_some() || plan.softcap.is_some() {
+            for (i, scores) in scores.chunks_mut(KV_BLOCK).enumerate() {
+                adjust(plan, scores, task.kv_head * group + i % group, positions[i / group] as usize, base);
             }
-            let visible = visible(plan, position, base);
-            softmax_step(plan, scores, visible, &mut largest[i], &mut total[i], sums);
         }
-        store.read_v(kernels, *block as usize, task.kv_head, v, v_pad);
-        kernels.multiply(Tile {
-            a: scores,
-            a_stride: KV_BLOCK,
-            n_rows: queries,
-            n_inner: seen, // beyond it lies what an earlier owner of the block left
-            b: v,
-            b_stride: v_pad,
-            n_cols: v_pad,
-            c: sums,
-            c_stride: v_pad,
-            accumulate: true,
-        });
+        kernels.softmax(Softmax { scores, largest, total, shrink });
+        for (sums, shrink) in sums.chunks_mut(v_pad).zip(&*shrink) {
+            if *shrink != 1.0 {
+                sums.iter_mut().for_each(|s| *s *= shrink);
+            }
+        }
+        let next = (*blocks.get(i + 1).unwrap_or(block) as usize, task.kv_head);
+        store.mix(kernels, place, next, (scores, n), seen, precision, spare, sums);
     }
-    for i in 0..queries {
+    for i in 0..n {
         let sums = &sums[i * v_pad..i * v_pad + v_dim];
         if task.n_pieces > 1 {
-            let at = (task.partial + i) * plan.partial_len();
+            let at = (task.partials + task.piece * n + i) * plan.partial_len();
             // SAFETY: `list_tasks` gave this range to this task alone.
             let partial = unsafe { partials.range(at..at + plan.partial_len()) };
             partial[0] = largest[i];
@@ -272,6 +276,12 @@ fn run_task(
     }
 }
 
+/// Floats as memory for bytes.
+fn bytes(floats: &mut [f32]) -> &mut [u8] {
+    // SAFETY: both types are plain numbers, for which every bit pattern is a value.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), size_of_val(floats)) }
+}
+
 /// The scaled queries of a tile: `[rows · group, head_dim]`.
 fn gather(plan: &Plan<'_>, task: &Task, q: &[f32], to: &mut [f32]) {
     let (group, dim) = (plan.group, plan.head_dim);
@@ -281,45 +291,25 @@ fn gather(plan: &Plan<'_>, task: &Task, q: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Takes `slope` off a row's scores for every position between it and theirs, the first of which is `base`.
-fn bias_by_distance(scores: &mut [f32], slope: f32, position: usize, base: usize) {
-    let distance = position as f32 - base as f32;
-    scores.iter_mut().enumerate().for_each(|(i, score)| *score -= slope * (distance - i as f32));
+/// What comes between a query's scores in a block, whose first position is `base`, and the softmax: the bias by distance, the
+/// cap, and the mask of a row at `position`.
+fn adjust(plan: &Plan<'_>, scores: &mut [f32], head: usize, position: usize, base: usize) {
+    if let Some(slopes) = plan.slopes {
+        let distance = position as f32 - base as f32;
+        scores.iter_mut().enumerate().for_each(|(i, score)| *score -= slopes[head] * (distance - i as f32));
+    }
+    if let Some(cap) = plan.softcap {
+        plan.kernels.softcap(scores, cap);
+    }
+    let visible = visible(plan, position, base);
+    scores[..visible.start].fill(f32::NEG_INFINITY);
+    scores[visible.end..].fill(f32::NEG_INFINITY);
 }
 
 /// Which of a block's positions, the first of which is `base`, a row at `position` sees.
 fn visible(plan: &Plan<'_>, position: usize, base: usize) -> Range<usize> {
     let end = (position + 1).saturating_sub(base).min(KV_BLOCK);
     plan.start(position).saturating_sub(base).min(end)..end
-}
-
-/// Turns the scores of one query in one block into weights relative to the largest score so far.
-fn softmax_step(
-    plan: &Plan<'_>,
-    scores: &mut [f32],
-    visible: Range<usize>,
-    largest: &mut f32,
-    total: &mut f32,
-    sums: &mut [f32],
-) {
-    scores[..visible.start].fill(0.0);
-    scores[visible.end..].fill(0.0);
-    let scores = &mut scores[visible];
-    if let Some(cap) = plan.softcap {
-        plan.kernels.softcap(scores, cap);
-    }
-    let best = plan.kernels.max(scores).max(*largest);
-    if scores.is_empty() || (best == f32::NEG_INFINITY && scores.iter().all(|s| *s == best)) {
-        scores.fill(0.0);
-        return;
-    }
-    if best > *largest {
-        let shrink = (*largest - best).exp();
-        *total *= shrink;
-        sums.iter_mut().for_each(|s| *s *= shrink);
-        *largest = best;
-    }
-    *total += plan.kernels.exp_sum(scores, best);
 }
 
 /// Divides and writes one query's output; the sink takes its share first.
@@ -343,7 +333,7 @@ fn merge(plan: &Plan<'_>, task: &Task, partials: &[f32], sums: &mut [f32], out: 
     let queries = task.n_rows * plan.group;
     let len = plan.partial_len();
     for query in 0..queries {
-        let piece = |p: usize| &partials[(task.partial + p * queries + query) * len..][..len];
+        let piece = |p: usize| &partials[(p * queries + query) * len..][..len];
         let best = (0..task.n_pieces).fold(f32::NEG_INFINITY, |best, p| best.max(piece(p)[0]));
         sums.fill(0.0);
         let mut total = 0.0;

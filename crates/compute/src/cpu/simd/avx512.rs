@@ -24,6 +24,7 @@ pub(super) static VNNI_KERNELS: &Kernels = &Kernels {
     packed: super::vnni::packed,
     packed_rows: Some(super::vnni_rows::packed_rows),
     quantize: super::avx512_round::quantize,
+    level_scores: Some(super::cached::vnni::level_scores),
     ..*KERNELS
 };
 
@@ -98,4 +99,5 @@ unsafe fn square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: 
 super::instance!(Isa::Avx512, features: ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"], fma: true, rows: 6,
     vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32, transpose: crate::cpu::simd::avx512::transpose,
     half_rows: Some(crate::cpu::simd::half_rows::avx512::half_rows),
-    packed: crate::cpu::simd::maddubs::packed);
+    half_tile: Some(crate::cpu::simd::cached::avx512::half_tile),
+    level_mix: Some(crate::cpu::simd::cached::avx512::level_mix), packed: crate::cpu::simd::maddubs::packed);

@@ -3,6 +3,7 @@
 //! What belongs here: which instruction sets there are, which one this machine has, the table. What does not: what the
 //! operations do with the loops (`op`). The portable instance is the specification of the others.
 
+mod attention;
 mod portable;
 mod tiles;
 
@@ -12,6 +13,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_round;
+#[cfg(target_arch = "x86_64")]
+mod cached;
 #[cfg(target_arch = "x86_64")]
 mod half_rows;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +30,7 @@ mod vnni_load;
 #[cfg(target_arch = "x86_64")]
 mod vnni_rows;
 
+pub(crate) use attention::{HalfTile, LEVEL_GROUP, LEVEL_OFFSET, LevelMix, LevelScores, QUERY_RECORD, Softmax};
 pub(crate) use portable::{HalfRows, LANES, Tile};
 pub(crate) use tiles::{PackedRows, PackedTile, PackedTiles};
 
@@ -34,7 +38,7 @@ use super::{
     columns::{Rounding, Slot},
     pack::PackTile,
 };
-use crate::Activation;
+use crate::{Activation, KV_BLOCK};
 
 /// An instruction set with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,8 +120,12 @@ pub(crate) struct Kernels {
     multiply: unsafe fn(Tile<'_>),
     f16_to_f32: unsafe fn(&[u16], &mut [f32]),
     bf16_to_f32: unsafe fn(&[u16], &mut [f32]),
-    scale_lanes: unsafe fn(&[i8], &[f32], &mut [f32]),
     scale_groups: unsafe fn(&[i8], &[f32], &mut [f32]),
+    softmax: unsafe fn(Softmax<'_>),
+    widen_keys: unsafe fn(&[u8], &[f32; KV_BLOCK], &mut [f32]),
+    half_tile: Option<unsafe fn(HalfTile<'_>)>,
+    level_scores: Option<unsafe fn(LevelScores<'_>)>,
+    level_mix: Option<unsafe fn(LevelMix<'_>)>,
     half_rows: Option<unsafe fn(HalfRows<'_>)>,
     packed: unsafe fn(PackedTiles<'_>),
     packed_rows: Option<unsafe fn(PackedRows<'_>) -> bool>,
@@ -160,10 +168,12 @@ methods! {
     fn f16_to_f32(from: &[u16], to: &mut [f32]);
     /// Exactly.
     fn bf16_to_f32(from: &[u16], to: &mut [f32]);
-    /// `to[i] = from[i] · scales[i % n]` for `n` scales.
-    fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]);
     /// `to[i] = from[i] · scales[i / 32]`.
     fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]);
+    /// Scores to weights.
+    fn softmax(scores: Softmax<'_>);
+    /// Levels of K as `f32`.
+    fn widen_keys(from: &[u8], scales: &[f32; KV_BLOCK], to: &mut [f32]);
     /// Tiles of a packed matrix times a block of columns.
     fn packed(tiles: PackedTiles<'_>);
     /// Brings rows of a file into a tile; false: they have no packed form.
@@ -213,6 +223,29 @@ impl Kernels {
         self.packed_rows.is_some_and(|packed_rows| unsafe { packed_rows(rows) })
     }
 
+    /// Few queries times half precision. False: there is no such loop here, and nothing was done.
+    pub(crate) fn half_tile(&self, tile: HalfTile<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.half_tile.map(|half_tile| unsafe { half_tile(tile) }).is_some()
+    }
+
+    /// Whether there is a loop for [`LevelScores`].
+    pub(crate) fn has_level_scores(&self) -> bool {
+        self.level_scores.is_some()
+    }
+
+    /// Few rounded queries times levels of K. False: there is no such loop here, and nothing was done.
+    pub(crate) fn level_scores(&self, scores: LevelScores<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.level_scores.map(|level_scores| unsafe { level_scores(scores) }).is_some()
+    }
+
+    /// Few rows of weights times levels of V. False: there is no such loop here, and nothing was done.
+    pub(crate) fn level_mix(&self, mix: LevelMix<'_>) -> bool {
+        // SAFETY: this table came from `Kernels::of`, so the machine has its instructions.
+        self.level_mix.map(|level_mix| unsafe { level_mix(mix) }).is_some()
+    }
+
     /// Which instruction set this is.
     pub(crate) fn isa(&self) -> Isa {
         self.isa
@@ -222,12 +255,13 @@ impl Kernels {
 /// Instantiates the loops of `portable` under target features and gathers them in `KERNELS`.
 macro_rules! instance {
     ($isa:expr, features: [$($feature:literal)?], fma: $fma:literal, rows: $rows:literal, vectors: $vectors:literal,
-     f16_to_f32: $f16_to_f32:path, transpose: $transpose:path, half_rows: $half_rows:expr, packed: $packed:path) => {
+     f16_to_f32: $f16_to_f32:path, transpose: $transpose:path, half_rows: $half_rows:expr,
+     half_tile: $half_tile:expr, level_mix: $level_mix:expr, packed: $packed:path) => {
         /// The table of this instruction set.
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
         mod instance {
-            use $crate::{Activation, cpu::{columns::{Rounding, Slot}, pack::{self, PackTile}, simd::{Isa, Kernels, portable::{self, Tile}}}};
+            use $crate::{Activation, KV_BLOCK, cpu::{columns::{Rounding, Slot}, pack::{self, PackTile}, simd::{Isa, Kernels, attention::{self, Softmax}, portable::{self, Tile}}}};
 
             $(#[target_feature(enable = $feature)])?
             fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -278,8 +312,13 @@ macro_rules! instance {
             }
 
             $(#[target_feature(enable = $feature)])?
-            fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]) {
-                portable::scale_lanes(from, scales, to)
+            fn softmax(scores: Softmax<'_>) {
+                attention::softmax::<$fma>(scores)
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            fn widen_keys(from: &[u8], scales: &[f32; KV_BLOCK], to: &mut [f32]) {
+                attention::widen_keys(from, scales, to)
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -310,8 +349,12 @@ macro_rules! instance {
                 multiply,
                 f16_to_f32: $f16_to_f32,
                 bf16_to_f32,
-                scale_lanes,
                 scale_groups,
+                softmax,
+                widen_keys,
+                half_tile: $half_tile,
+                level_scores: None,
+                level_mix: $level_mix,
                 half_rows: $half_rows,
                 packed: $packed,
                 packed_rows: None,
@@ -506,11 +549,13 @@ mod tests {
     #[test]
     fn scaled_levels() {
         let levels: Vec<i8> = (0..256).map(|i| (i * 37 % 256) as u8 as i8).collect();
-        let scales = values(64, 8);
+        let scales: [f32; KV_BLOCK] = std::array::from_fn(|i| values(64, 8)[i]);
+        let offset: Vec<u8> = levels.iter().map(|level| (i32::from(*level) + LEVEL_OFFSET) as u8).collect();
         for k in all() {
             let mut out = vec![0.0; 256];
-            k.scale_lanes(&levels, &scales, &mut out);
-            assert!(out.iter().enumerate().all(|(i, o)| *o == f32::from(levels[i]) * scales[i % 64]), "{}", k.isa());
+            k.widen_keys(&offset, &scales, &mut out);
+            let expected = |i: usize| f32::from(levels[i % 64 * 4 + i / 64]) * scales[i % 64];
+            assert!(out.iter().enumerate().all(|(i, o)| *o == expected(i)), "{}", k.isa());
             k.scale_groups(&levels, &scales, &mut out);
             assert!(out.iter().enumerate().all(|(i, o)| *o == f32::from(levels[i]) * scales[i / 32]), "{}", k.isa());
         }
@@ -528,6 +573,135 @@ mod tests {
             }
             k.bf16_to_f32(&bits, &mut wide);
             assert!(bits.iter().zip(&wide).all(|(b, w)| w.to_bits() == u32::from(*b) << 16 || w.is_nan()));
+        }
+    }
+
+    #[test]
+    fn softmax_over_blocks() {
+        for k in all() {
+            let n = 3;
+            let blocks = [values(n * KV_BLOCK, 1), values(n * KV_BLOCK, 2).iter().map(|v| 9.0 * v).collect()];
+            let (mut largest, mut total, mut shrink) = (vec![f32::NEG_INFINITY; n], vec![0.0; n], vec![0.0; n]);
+            let mut sums = vec![0.0f64; n];
+            for mut scores in blocks.clone() {
+                scores[5] = f32::NEG_INFINITY;
+                let (largest, total, shrink) = (&mut largest[..], &mut total[..], &mut shrink[..]);
+                k.softmax(Softmax { scores: &mut scores, largest, total, shrink });
+                assert_eq!(scores[5], 0.0);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let weights = &scores[i * KV_BLOCK..(i + 1) * KV_BLOCK];
+                    *sum = *sum * f64::from(shrink[i]) + weights.iter().map(|w| f64::from(*w)).sum::<f64>();
+                }
+            }
+            for i in 0..n {
+                let both = blocks.iter().flat_map(|b| b[i * KV_BLOCK..(i + 1) * KV_BLOCK].iter().enumerate());
+                let both = both.filter(|(p, _)| i > 0 || *p != 5).map(|(_, v)| *v);
+                let best = both.clone().fold(f32::NEG_INFINITY, f32::max);
+                let exact: f64 = both.map(|v| f64::from(v - best).exp()).sum();
+                assert!(largest[i] == best && (f64::from(total[i]) - exact).abs() < 1e-4 * exact, "{}", k.isa());
+                assert!((sums[i] - exact).abs() < 1e-4 * exact, "{}", k.isa());
+            }
+            // Nothing seen, and what is no number.
+            let (mut largest, mut total, mut shrink) = ([f32::NEG_INFINITY; 2], [0.0; 2], [0.0; 2]);
+            let mut scores = [f32::NEG_INFINITY; 2 * KV_BLOCK];
+            scores[KV_BLOCK + 7] = f32::NAN;
+            let s = Softmax { scores: &mut scores, largest: &mut largest, total: &mut total, shrink: &mut shrink };
+            k.softmax(s);
+            assert!(total[0] == 0.0 && shrink[0] == 1.0 && total[1].is_nan(), "{}", k.isa());
+            assert!(scores[..KV_BLOCK].iter().all(|w| *w == 0.0), "{}", k.isa());
+        }
+    }
+
+    #[test]
+    fn half_precision_straight_from_the_cache_has_the_same_bits() {
+        for k in all() {
+            for (n_rows, n_inner, n_cols) in [(1, 3, 16), (4, 64, 64), (7, 50, 80), (13, 1, 128)] {
+                let (a, wide) = (values(n_rows * (n_inner + 2), 3), values(n_inner * n_cols, 4));
+                let b: Vec<u16> = wide.iter().map(|v| half::f16::from_f32(*v).to_bits()).collect();
+                let mut wide = vec![0.0; b.len()];
+                k.f16_to_f32(&b, &mut wide);
+                for accumulate in [false, true] {
+                    let (mut c, mut expected) = (vec![0.25; n_rows * n_cols], vec![0.25; n_rows * n_cols]);
+                    let (a, a_stride) = (&a[..], n_inner + 2);
+                    let tile =
+                        HalfTile { a, a_stride, n_rows, n_inner, b: &b, n_cols, c: &mut c, accumulate, next: &[] };
+                    if !k.half_tile(tile) {
+                        continue;
+                    }
+                    let (b_stride, c_stride, b) = (n_cols, n_cols, &wide[..]);
+                    let c_too = &mut expected[..];
+                    k.multiply(Tile {
+                        a,
+                        a_stride,
+                        n_rows,
+                        n_inner,
+                        b,
+                        b_stride,
+                        n_cols,
+                        c: c_too,
+                        c_stride,
+                        accumulate,
+                    });
+                    assert!(c == expected, "{} {n_rows} {n_inner} {n_cols}", k.isa());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_straight_from_the_cache() {
+        let level = |i: usize| (i * 7919 % 255) as i32 - 127;
+        for k in all() {
+            for (n, groups, seen) in [(1, 1, 64), (4, 2, 37), (7, 4, 1), (9, 3, 64)] {
+                let dim = groups * LEVEL_GROUP;
+                let scale = |group: usize, p: usize| half::f16::from_f32(0.001 * (1 + group * 5 + p) as f32);
+                let scales: Vec<u16> =
+                    (0..groups * KV_BLOCK).map(|i| scale(i / KV_BLOCK, i % KV_BLOCK).to_bits()).collect();
+                let q = values(n * dim, 5);
+                let mut queries = vec![0u8; n * groups * QUERY_RECORD];
+                for (q, to) in q.chunks(dim).zip(queries.chunks_mut(groups * QUERY_RECORD)) {
+                    k.quantize(q, &Slot { column: 0, width: 2 }, Rounding::TwoPlanes, to);
+                }
+                let levels: Vec<u8> = (0..dim * KV_BLOCK).map(|i| (level(i) + LEVEL_OFFSET) as u8).collect();
+                let mut scores = vec![0.0; n * KV_BLOCK];
+                let parts = LevelScores {
+                    levels: &levels,
+                    scales: &scales,
+                    queries: &queries,
+                    n,
+                    scores: &mut scores,
+                    next: &[],
+                };
+                if k.level_scores(parts) {
+                    for (i, p) in (0..n).flat_map(|i| (0..KV_BLOCK).map(move |p| (i, p))) {
+                        let k_value = |d: usize| {
+                            f64::from(level((d / 4 * KV_BLOCK + p) * 4 + d % 4)) * scale(d / LEVEL_GROUP, p).to_f64()
+                        };
+                        let exact: f64 = (0..dim).map(|d| f64::from(q[i * dim + d]) * k_value(d)).sum();
+                        assert!((f64::from(scores[i * KV_BLOCK + p]) - exact).abs() < 1e-2, "{} {i} {p}", k.isa());
+                    }
+                }
+                let signed: Vec<i8> = (0..dim * KV_BLOCK).map(|i| level(i) as i8).collect();
+                let weights = values(n * KV_BLOCK, 6);
+                let mut sums = vec![0.5; n * dim];
+                let (weights_in, sums_out) = (&weights[..], &mut sums[..]);
+                let mix = LevelMix {
+                    levels: &signed,
+                    scales: &scales,
+                    weights: weights_in,
+                    seen,
+                    n,
+                    sums: sums_out,
+                    next: &[],
+                };
+                if k.level_mix(mix) {
+                    for (i, d) in (0..n).flat_map(|i| (0..dim).map(move |d| (i, d))) {
+                        let v = |p: usize| f64::from(level(p * dim + d)) * scale(d / LEVEL_GROUP, p).to_f64();
+                        let exact: f64 = (0..seen).map(|p| f64::from(weights[i * KV_BLOCK + p]) * v(p)).sum();
+                        assert!((f64::from(sums[i * dim + d]) - 0.5 - exact).abs() < 1e-3, "{} {i} {d}", k.isa());
+                    }
+                }
+            }
         }
     }
 }

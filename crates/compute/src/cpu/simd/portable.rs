@@ -96,7 +96,7 @@ pub(super) fn max(a: &[f32]) -> f32 {
 /// `e^x` with a relative error of about 1e-7: argument reduction by ln 2 in two parts and the polynomial of the Cephes
 /// library (Moshier). Below the normal range it is 0, above 88.37 infinite; NaN stays NaN.
 #[inline(always)]
-fn exp<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
     let shifted = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -352,14 +352,6 @@ pub(super) fn bf16_to_f32(from: &[u16], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(t, f)| *t = bf16::from_bits(*f).to_f32());
 }
 
-/// `to[i] = from[i] · scales[i % n]` for `n` scales: levels of a position are a lane.
-#[inline(always)]
-pub(super) fn scale_lanes(from: &[i8], scales: &[f32], to: &mut [f32]) {
-    for (from, to) in from.chunks_exact(scales.len()).zip(to.chunks_exact_mut(scales.len())) {
-        to.iter_mut().zip(from).zip(scales).for_each(|((t, f), s)| *t = f32::from(*f) * s);
-    }
-}
-
 /// `to[i] = from[i] · scales[i / 32]`: levels of a position lie one after another.
 #[inline(always)]
 pub(super) fn scale_groups(from: &[i8], scales: &[f32], to: &mut [f32]) {
@@ -453,4 +445,4 @@ pub(super) fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [
 }
 
 super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32,
-    transpose: super::transpose, half_rows: None, packed: super::packed);
+    transpose: super::transpose, half_rows: None, half_tile: None, level_mix: None, packed: super::packed);
