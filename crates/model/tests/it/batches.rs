@@ -2,7 +2,7 @@
 //! cache.
 
 use crate::fixtures::{find_or_skip, ids, json, max_difference};
-use crate::running::{all_logits, batch, blocks, cache, load};
+use crate::running::{all_logits, batch, blocks, cache, load, states};
 use compute::{KvType, Precision, SequenceRows};
 use model::{Batch, Decoder};
 
@@ -61,7 +61,7 @@ fn sequences_do_not_see_each_other() {
                 whole.rows.positions.extend(0..part.len() as u32);
                 // Their blocks in any order.
                 let rows = start..start + part.len();
-                whole.rows.sequences.push(SequenceRows { rows, blocks: blocks(2 - number) });
+                whole.rows.sequences.push(SequenceRows { rows, blocks: blocks(2 - number), states: states(0, 2 - number) });
             }
             whole.logits = (0..tokens.len() as u32).collect();
             let mut cache = cache(&decoder);
