@@ -24,6 +24,7 @@ pub mod sample;
 mod scheduler;
 mod sequence;
 mod stats;
+mod states;
 mod stop;
 pub mod window;
 mod worker;

@@ -82,7 +82,7 @@ fn check(
 ) {
     let mut cache = cache(device, state_len);
     let mut pasts: Vec<Past> = Vec::new();
-    let mut compare = |pasts: &[Past], results: Vec<(usize, usize, Vec<f32>)>, what: &str| {
+    let compare = |pasts: &[Past], results: Vec<(usize, usize, Vec<f32>)>, what: &str| {
         for (sequence, position, got) in results {
             let right = expected(&pasts[sequence].rows[..=position]);
             close(&got, &right, 2e-5, &format!("{} {what} sequence {sequence} position {position}", name(device)));
