@@ -1,6 +1,8 @@
 //! The measurements behind `bench`: the same passes as real work, with arbitrary tokens and without sampling.
 
-use crate::{BenchRequest, BenchTimings, Error, Forward, Info, Limits, Result, blocks::Blocks, pass::Pass, states::Snapshot};
+use crate::{
+    BenchRequest, BenchTimings, Error, Forward, Info, Limits, Result, blocks::Blocks, pass::Pass, states::Snapshot,
+};
 use std::time::Instant;
 
 /// Measures prefill, then decoding, each at the same depth.
@@ -25,7 +27,14 @@ pub(crate) fn run(
     }
     let mut slots = vec![None; request.parallel];
     if blocks.has_states() {
-        slots.fill_with(|| blocks.take_slot());
+        slots.fill_with(|| {
+            loop {
+                let slot = blocks.take_slot();
+                if slot.is_some() || !blocks.reclaim(&mut []) {
+                    break slot;
+                }
+            }
+        });
     }
     let has_slots = !blocks.has_states() || slots.iter().all(Option::is_some);
     let mut lists = vec![Vec::new(); request.parallel];
@@ -91,7 +100,12 @@ impl Bench<'_> {
                 let n = (to - position).min(room);
                 tokens.clear();
                 tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
-                self.pass.add(&tokens, position, (&self.lists[sequence], self.slots[sequence]), usize::from(position + n == to));
+                self.pass.add(
+                    &tokens,
+                    position,
+                    (&self.lists[sequence], self.slots[sequence]),
+                    usize::from(position + n == to),
+                );
                 (room, position) = (room - n, position + n);
                 if position == to {
                     (sequence, position) = (sequence + 1, from);

@@ -69,7 +69,18 @@ impl Blocks {
         let (owners, free) = (vec![0; n as usize], (0..n).rev().collect());
         let left = Vec::with_capacity(n as usize);
         let slots = Slots::new(n_states);
-        Blocks { owners, free, cached: Vec::new(), clock: 0, hits: (0, 0), budget, n_idle: 0, n_saved: (0, 0), left, slots }
+        Blocks {
+            owners,
+            free,
+            cached: Vec::new(),
+            clock: 0,
+            hits: (0, 0),
+            budget,
+            n_idle: 0,
+            n_saved: (0, 0),
+            left,
+            slots,
+        }
     }
 
     /// As new, but counting on: what the cache held is lost.
@@ -162,22 +173,37 @@ impl Blocks {
         if self.has_states() { states::last_within(states, n) } else { n }
     }
 
-    /// A slot for states. Cached prefixes give up theirs as needed, the least recently used first, and go with the last.
+    /// A free slot for states.
     pub(crate) fn take_slot(&mut self) -> Option<u32> {
-        loop {
-            if let Some(slot) = self.slots.take() {
-                return Some(slot);
-            }
-            let oldest = self.cached.first_mut()?;
-            match states::least_worth(&oldest.states) {
-                Some(at) => self.slots.release([oldest.states.remove(at).slot]),
-                None => {
-                    let oldest = self.cached.remove(0);
-                    self.give_up(oldest);
-                    self.count();
+        self.slots.take()
+    }
+
+    /// Lets a state go that someone may go back to: of the prefix used longest ago that has more than its last, then of
+    /// `running` sequences, whoever else holds it. Where there is none, the oldest prefix goes. False: nothing is left.
+    pub(crate) fn reclaim(&mut self, running: &mut [&mut Vec<Snapshot>]) -> bool {
+        let Blocks { cached, slots, .. } = self;
+        let all = || cached.iter().map(|cached| &cached.states);
+        let lasts: Vec<u32> =
+            all().chain(running.iter().map(|r| &**r)).filter_map(|s| s.last()).map(|s| s.slot).collect();
+        let between = |states: &Vec<Snapshot>| states::least_worth(states, |slot| !lasts.contains(&slot));
+        let found = all().find_map(between).or_else(|| running.iter().find_map(|states| between(states)));
+        if let Some(slot) = found {
+            let of_running = running.iter_mut().map(|states| &mut **states);
+            for states in cached.iter_mut().map(|cached| &mut cached.states).chain(of_running) {
+                if let Some(at) = states.iter().position(|state| state.slot == slot) {
+                    states.remove(at);
+                    slots.release([slot]);
                 }
             }
+            return true;
         }
+        if self.cached.is_empty() {
+            return false;
+        }
+        let oldest = self.cached.remove(0);
+        self.give_up(oldest);
+        self.count();
+        true
     }
 
     /// Gives slots back.
@@ -578,6 +604,24 @@ mod tests {
         consistent(&blocks, &[&start.blocks]);
     }
 
+    /// A state that running sequences share goes from all of them; one that is the last of any stays.
+    #[test]
+    fn states_of_running_sequences() {
+        let mut blocks = Blocks::new(16, 16, 4);
+        let mut one: Vec<Snapshot> =
+            [10, 20, 30].into_iter().map(|n| Snapshot { n, slot: blocks.take_slot().unwrap() }).collect();
+        let mut other = one[..2].to_vec();
+        other.iter().for_each(|state| blocks.slots.share(state.slot));
+        assert!(blocks.reclaim(&mut [&mut one, &mut other]));
+        assert_eq!((one.len(), other.len()), (2, 1), "the first went");
+        consistent_states(&blocks, &[&one, &other]);
+        assert!(!blocks.reclaim(&mut [&mut one, &mut other]), "the second is the last of the other");
+        blocks.release_states(other.drain(..));
+        assert!(blocks.reclaim(&mut [&mut one, &mut other]));
+        consistent_states(&blocks, &[&one]);
+        assert!(!blocks.reclaim(&mut [&mut one]));
+    }
+
     /// A finished sequence with states after these positions.
     fn finished_with(blocks: &mut Blocks, tokens: &[u32], positions: &[usize]) {
         let mut own = Vec::new();
@@ -628,10 +672,11 @@ mod tests {
         finished_with(&mut blocks, &run(0, 200), &[50, 120, 200]);
         finished_with(&mut blocks, &run(1000, 100), &[99, 100]);
         consistent_states(&blocks, &[]);
-        // One is free, then the older prefix gives up its own, then itself.
+        // One is free, then the older prefix gives up its own, the other does, and the older one goes.
         let mut taken = Vec::new();
-        for expected in [2, 2, 2, 1] {
-            taken.push(Snapshot { n: taken.len(), slot: blocks.take_slot().unwrap() });
+        for expected in [2, 2, 2, 2, 1] {
+            let slot = blocks.take_slot().or_else(|| blocks.reclaim(&mut []).then(|| blocks.take_slot())?);
+            taken.push(Snapshot { n: taken.len(), slot: slot.unwrap() });
             assert_eq!(blocks.n_cached(), expected);
             consistent_states(&blocks, &[&taken]);
         }

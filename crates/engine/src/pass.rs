@@ -81,13 +81,7 @@ impl Pass {
 
     /// Adds rows of a sequence that is not a request (`bench`); the last `n_logits` of them want logits. Its states stay in
     /// one slot, in models that keep any.
-    pub(crate) fn add(
-        &mut self,
-        tokens: &[u32],
-        from: usize,
-        (blocks, slot): (&[u32], Option<u32>),
-        n_logits: usize,
-    ) {
+    pub(crate) fn add(&mut self, tokens: &[u32], from: usize, (blocks, slot): (&[u32], Option<u32>), n_logits: usize) {
         let states = slot.map(|to| States { from: slot.filter(|_| from > 0), to, saves: &[] });
         push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, (blocks, blocks.len()), states);
         let n_rows = self.batch.tokens.len();

@@ -83,15 +83,18 @@ pub(crate) fn last_within(states: &[Snapshot], n: usize) -> usize {
     within.checked_sub(1).and_then(|at| states.get(at)).map_or(0, |state| state.n)
 }
 
-/// The state that is missed least when it goes: where others are near, measured by how far back it lies. Never the last.
-pub(crate) fn least_worth(states: &[Snapshot]) -> Option<usize> {
+/// The slot that is missed least when it goes, among those that may: where other states are near, measured by how far back
+/// it lies. Never the last.
+pub(crate) fn least_worth(states: &[Snapshot], may_go: impl Fn(u32) -> bool) -> Option<u32> {
     let end = states.last()?.n;
     let worth = |at: usize| {
         let before = at.checked_sub(1).and_then(|at| states.get(at)).map_or(0, |state| state.n);
-        let (here, after) = (states.get(at).map_or(0, |state| state.n), states.get(at + 1).map_or(end, |state| state.n));
+        let (here, after) =
+            (states.get(at).map_or(0, |state| state.n), states.get(at + 1).map_or(end, |state| state.n));
         (after - before) as f64 / (end - here).max(1) as f64
     };
-    (0..states.len() - 1).min_by(|&a, &b| worth(a).total_cmp(&worth(b)))
+    let between = states.iter().enumerate().take(states.len() - 1).filter(|(_, state)| may_go(state.slot));
+    between.min_by(|&(a, _), &(b, _)| worth(a).total_cmp(&worth(b))).map(|(_, state)| state.slot)
 }
 
 #[cfg(test)]
@@ -118,8 +121,10 @@ mod tests {
     #[test]
     fn what_is_given_up() {
         #[track_caller]
-        fn check(positions: &[usize], expected: Option<usize>) {
-            assert_eq!(least_worth(&states(positions)), expected, "{positions:?}");
+        fn check(positions: &[usize], expected: Option<u32>) {
+            assert_eq!(least_worth(&states(positions), |_| true), expected, "{positions:?}");
+            let next = least_worth(&states(positions), |slot| Some(slot) != expected);
+            assert!(next.is_none() || next != expected);
         }
         check(&[], None);
         check(&[5], None);

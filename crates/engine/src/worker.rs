@@ -9,7 +9,7 @@ use crate::{
     draft::{Costs, MAX_EXACT_DRAFT},
     pass::Pass,
     sequence::{Outbox, Sequence, Task},
-    states,
+    states::Snapshot,
 };
 use compute::Precision;
 use std::{
@@ -218,7 +218,7 @@ impl Worker {
     /// Lets waiting sequences in, in order, while there is room for them.
     fn admit(&mut self) {
         // Each sequence reads one slot of states and writes another.
-        let most = if self.blocks.has_states() { self.info.n_states / 2 } else { usize::MAX };
+        let most = if self.blocks.has_states() { (self.info.n_states / 2).max(1) } else { usize::MAX };
         while self.running.len() < self.limits.max_sequences.min(most) {
             let Some(next) = self.waiting.front() else { break };
             let needed = (next.tokens.len() + 1).min(self.limits.context).div_ceil(compute::KV_BLOCK);
@@ -226,9 +226,10 @@ impl Worker {
                 break;
             }
             let Some(mut sequence) = self.waiting.pop_front() else { break };
-            let running = self.running.iter().map(|other| {
-                (&other.tokens[..other.n_computed], other.blocks.as_slice(), other.states.as_slice())
-            });
+            let running = self
+                .running
+                .iter()
+                .map(|other| (&other.tokens[..other.n_computed], other.blocks.as_slice(), other.states.as_slice()));
             let mut start = self.blocks.start(&sequence.tokens, sequence.most_reusable(), running);
             let copied = match (start.copy_from, start.blocks.last()) {
                 (Some(from), Some(&to)) => self.model.copy_block(from, to),
@@ -321,21 +322,22 @@ impl Worker {
             if let Some(n) = self.running[at].save_within(rows)
                 && let Some(slot) = self.take_slot()
             {
-                self.running[at].saves.push(states::Snapshot { n, slot });
+                self.running[at].saves.push(Snapshot { n, slot });
             }
         }
         true
     }
 
-    /// A slot; where cached prefixes have none left to give, running sequences give up what they might go back to.
+    /// A slot, for which others may have to let go what they might go back to.
     fn take_slot(&mut self) -> Option<u32> {
         loop {
             if let Some(slot) = self.blocks.take_slot() {
                 return Some(slot);
             }
-            let richest = self.running.iter_mut().max_by_key(|sequence| sequence.states.len())?;
-            let given_up = richest.states.remove(states::least_worth(&richest.states)?);
-            self.blocks.release_states([given_up]);
+            let mut running: Vec<_> = self.running.iter_mut().map(|sequence| &mut sequence.states).collect();
+            if !self.blocks.reclaim(&mut running) {
+                return None;
+            }
         }
     }
 

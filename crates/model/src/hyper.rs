@@ -418,8 +418,7 @@ fn mixers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> 
         Recurrence::ShortConv => "shortconv.out_proj",
         Recurrence::DeltaRule => "ssm_out",
     };
-    let recurrent: Vec<bool> =
-        (0..n_layers).map(|i| names.find(&format!("blk.{i}.{part}.weight")).is_some()).collect();
+    let recurrent: Vec<bool> = (0..n_layers).map(|i| names.find(&format!("blk.{i}.{part}.weight")).is_some()).collect();
     let mixer = match recurrence {
         _ if !recurrent.contains(&true) => Mixer::Attention,
         Recurrence::ShortConv => Mixer::ShortConv { n_taps: taps(keys, "shortconv.l_cache")? },

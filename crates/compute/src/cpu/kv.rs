@@ -283,7 +283,8 @@ mod tests {
     fn a_copied_block_is_the_same_and_the_others_stay() {
         let shape = KvLayer { n_kv_heads: 2, k_dim: 32, v_dim: 64 };
         for dtype in [KvType::F32, KvType::F16, KvType::Q8_0] {
-            let mut cache = kv_cache(&KvSpec { layers: vec![shape; 2], n_blocks: 3, dtype, states: StateSpec::default() }).unwrap();
+            let mut cache =
+                kv_cache(&KvSpec { layers: vec![shape; 2], n_blocks: 3, dtype, states: StateSpec::default() }).unwrap();
             for (index, block) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let writer = layer_mut("test", &mut cache, index).unwrap().writer();
                 for (head, row) in (0..2).flat_map(|head| (0..KV_BLOCK).map(move |row| (head, row))) {

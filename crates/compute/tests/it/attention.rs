@@ -100,7 +100,12 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
     let longest: usize = passes.iter().map(|p| p.iter().max().unwrap()).sum();
     let per_sequence = longest / KV_BLOCK + 1;
     let shape = KvLayer { n_kv_heads, k_dim: head_dim, v_dim: v_head_dim };
-    let spec = KvSpec { layers: vec![shape; 2], n_blocks: n_sequences * per_sequence, dtype: case.kv, states: StateSpec::default() };
+    let spec = KvSpec {
+        layers: vec![shape; 2],
+        n_blocks: n_sequences * per_sequence,
+        dtype: case.kv,
+        states: StateSpec::default(),
+    };
     let mut cache = device.kv_cache(&spec).unwrap();
     // Blocks out of order and interleaved between the sequences.
     let blocks = |s: usize| (0..per_sequence).rev().map(|b| (b * n_sequences + s) as u32).collect::<Vec<_>>();

@@ -154,7 +154,8 @@ fn delta_rules() {
             let (qkv, z, b, a) = (layer(width, 5), layer(v_width, 6), layer(n_v, 7), layer(n_v, 8));
             let (taps, shift) = (random(n_taps * width, 9), random(n_v, 10));
             let decay: Vec<f32> = random(n_v, 11).iter().map(|v| -0.05 - v.abs()).collect();
-            let vectors = [vector_of(&device, &taps, &[n_taps, width]), vector(&device, &decay), vector(&device, &shift)];
+            let vectors =
+                [vector_of(&device, &taps, &[n_taps, width]), vector(&device, &decay), vector(&device, &shift)];
             let args = DeltaRule {
                 norm: Some(&norm.norm),
                 qkv: &qkv.projection,
@@ -183,9 +184,8 @@ fn delta_rules() {
                     let mut state = vec![vec![0.0; v_dim]; k_dim];
                     let k_head = head / (n_v / n_k);
                     for (t, x) in inputs.iter().enumerate() {
-                        let at = |channel: usize| {
-                            activate(Activation::Silu, convolved(&taps, width, &mixed[..=t], channel))
-                        };
+                        let at =
+                            |channel: usize| activate(Activation::Silu, convolved(&taps, width, &mixed[..=t], channel));
                         let unit = |first: usize| -> Vec<f64> {
                             let v: Vec<f64> = (first..first + k_dim).map(at).collect();
                             let length = v.iter().fold(1e-6, |sum, v| sum + v * v).sqrt();
@@ -202,8 +202,9 @@ fn delta_rules() {
                         }
                         if t + 1 == inputs.len() {
                             let scale = (k_dim as f64).sqrt();
-                            let out: Vec<f64> =
-                                (0..v_dim).map(|i| (0..k_dim).map(|j| state[j][i] * q[j]).sum::<f64>() / scale).collect();
+                            let out: Vec<f64> = (0..v_dim)
+                                .map(|i| (0..k_dim).map(|j| state[j][i] * q[j]).sum::<f64>() / scale)
+                                .collect();
                             let gates = z.apply(0, x);
                             let gate = |i: usize| activate(Activation::Silu, gates[head * v_dim + i]);
                             result.extend(head_norm.apply(&out).iter().enumerate().map(|(i, o)| o * gate(i)));

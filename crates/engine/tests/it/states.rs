@@ -35,7 +35,9 @@ fn what_is_used_again() {
     let other = [whole.as_slice(), &prompt(3, 40)].concat();
     assert_eq!(ask(&engine, &second, 20), (right(&second, 20), 249 + 30));
     assert_eq!(ask(&engine, &other, 20).0, right(&other, 20));
-    assert_eq!(ask(&engine, &other, 5), (right(&other, 5), 269));
+    let (answer, cached) = ask(&engine, &other, 5);
+    assert_eq!(answer, right(&other, 5));
+    assert!((200..270).contains(&cached), "{cached}");
     // Somewhere in the middle of the first.
     let early = [&first[..120], &prompt(4, 30)].concat();
     let (answer, cached) = ask(&engine, &early, 10);
@@ -137,11 +139,11 @@ fn answers_of_models_with_states() {
             let (tokens, cached) = ask(&engine, &second, 8);
             assert_eq!((tokens, cached), (alone(&second, 8), 101), "{name} {chunk}");
             let (tokens, cached) = ask(&engine, &other, 8);
-            assert_eq!((tokens, cached), (alone(&other, 8), 101), "{name} {chunk}");
+            assert_eq!(tokens, alone(&other, 8), "{name} {chunk}");
+            assert!((80..=101).contains(&cached), "{name} {chunk}: {cached}");
             assert_eq!(ask(&engine, &early, 8).0, alone(&early, 8), "{name} {chunk}");
-            let streams = [&first, &early].map(|tokens| {
-                engine.generate(Request { ignore_eos: true, ..greedy(tokens.clone(), 12) })
-            });
+            let streams = [&first, &early]
+                .map(|tokens| engine.generate(Request { ignore_eos: true, ..greedy(tokens.clone(), 12) }));
             let both = streams.map(|stream| drain(stream).ids);
             assert_eq!(both, [answer.clone(), alone(&early, 12)], "{name} {chunk}");
         }

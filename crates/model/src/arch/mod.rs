@@ -26,6 +26,7 @@ mod hunyuan;
 mod hunyuan_moe;
 mod internlm2;
 mod lfm2;
+mod lfm2moe;
 mod llama;
 mod minicpm;
 mod mpt;
@@ -96,5 +97,6 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &hunyuan_moe::HUNYUAN_MOE,
     &deepseek2::DEEPSEEK2,
     &lfm2::LFM2,
+    &lfm2moe::LFM2MOE,
     &qwen3next::QWEN3NEXT,
 ];

@@ -36,7 +36,11 @@ impl Loader<'_> {
                 (0..n_k_heads).map(move |head| head * step + from..head * step + from + len)
             };
             let (q, k, v) = (rows(0, k_dim), rows(k_dim, k_dim), rows(2 * k_dim, group));
-            self.fused(&name("ssm_in"), [q.chain(k).chain(v).collect(), rows(2 * k_dim + group, group).collect()], width)?
+            self.fused(
+                &name("ssm_in"),
+                [q.chain(k).chain(v).collect(), rows(2 * k_dim + group, group).collect()],
+                width,
+            )?
         };
         let share = n_v_heads / n_k_heads;
         let rates = |from: usize| {

@@ -47,7 +47,11 @@ pub(crate) fn batch(tokens: &[u32], first_position: usize, sequence: usize) -> B
         tokens: tokens.to_vec(),
         rows: Rows {
             positions: (first_position..first_position + n).map(|p| p as u32).collect(),
-            sequences: vec![SequenceRows { rows: 0..n, blocks: blocks(sequence), states: states(first_position, sequence) }],
+            sequences: vec![SequenceRows {
+                rows: 0..n,
+                blocks: blocks(sequence),
+                states: states(first_position, sequence),
+            }],
         },
         logits: (0..n as u32).collect(),
     }
