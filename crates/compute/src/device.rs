@@ -247,6 +247,54 @@ pub struct Attend<'a> {
     pub slopes: Option<&'a Weight>,
 }
 
+/// A gated short convolution (LFM2, Liquid AI 2025) up to its output projection: `c ⊙ conv(b ⊙ x)`, causal, each channel by
+/// itself. Its state is what the convolution has seen last: `[n_taps - 1, width]`, oldest first.
+pub struct ShortConv<'a> {
+    /// Applied to the input.
+    pub norm: Option<&'a Norm>,
+    /// `[3 · width, n_in]`: the rows of `b`, then those of `c`, then those of `x`.
+    pub input: &'a Projection,
+    /// The factor of each past position and channel, oldest first, `f32 [n_taps, width]`.
+    pub taps: &'a Weight,
+    /// Added after them, `f32 [width]`.
+    pub bias: Option<&'a Weight>,
+}
+
+/// The gated delta rule (Yang et al. 2024, "Gated Delta Networks") up to its output projection. Q, K and V pass a causal
+/// convolution, as in [`ShortConv`], and SiLU; each V head keeps a matrix `S [k_dim, v_dim]`, Q and K of unit length:
+/// `S ← e^g S + k ⊗ β (v - (e^g S)ᵀ k)`, result `Sᵀ q / √k_dim`, then a norm over the head and a factor `silu(z)`, where
+/// `β = sigmoid(b)` and `g = decay · softplus(a + shift)`. Consecutive V heads share a K head.
+///
+/// Its state is that of the convolution, `[n_taps - 1, 2 · n_k_heads · k_dim + n_v_heads · v_dim]`, then `S` of every head.
+pub struct DeltaRule<'a> {
+    /// Applied to the input.
+    pub norm: Option<&'a Norm>,
+    /// `[2 · n_k_heads · k_dim + n_v_heads · v_dim, n_in]`: all of Q, all of K, all of V.
+    pub qkv: &'a Projection,
+    /// `[n_v_heads · v_dim, n_in]`.
+    pub z: &'a Projection,
+    /// `[n_v_heads, n_in]`.
+    pub b: &'a Projection,
+    /// `[n_v_heads, n_in]`.
+    pub a: &'a Projection,
+    /// Of the convolution, `f32 [n_taps, 2 · n_k_heads · k_dim + n_v_heads · v_dim]`.
+    pub taps: &'a Weight,
+    /// Below 0, `f32 [n_v_heads]`.
+    pub decay: &'a Weight,
+    /// `f32 [n_v_heads]`.
+    pub shift: &'a Weight,
+    /// Over the results of a head, `[v_dim]`.
+    pub head_norm: &'a Norm,
+    /// Heads of Q and K.
+    pub n_k_heads: usize,
+    /// Heads of V; a multiple of those of K.
+    pub n_v_heads: usize,
+    /// Width of a Q or K head.
+    pub k_dim: usize,
+    /// Width of a V head.
+    pub v_dim: usize,
+}
+
 /// The activation of a feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -368,6 +416,22 @@ pub struct KvLayer {
     pub v_dim: usize,
 }
 
+/// The states of recurrent layers, which keep one of fixed size where others keep a key and a value for each position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateSpec {
+    /// Elements (`f32`) of each layer's state; 0 for a layer that has none. Empty when none has.
+    pub layers: Vec<usize>,
+    /// Slots. Each holds the states of all layers after one position of one sequence.
+    pub n_slots: usize,
+}
+
+impl StateSpec {
+    /// Whether no layer has a state.
+    pub fn is_empty(&self) -> bool {
+        self.layers.iter().all(|&len| len == 0)
+    }
+}
+
 /// The shape of a KV cache: `n_blocks` blocks of [`KV_BLOCK`] positions in every layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvSpec {
@@ -377,6 +441,8 @@ pub struct KvSpec {
     pub n_blocks: usize,
     /// Element type.
     pub dtype: KvType,
+    /// States of the layers that have no keys and values.
+    pub states: StateSpec,
 }
 
 /// Keys and values of all layers on the device. The engine hands out its blocks.
@@ -414,6 +480,20 @@ pub struct SequenceRows {
     pub rows: Range<usize>,
     /// Its KV blocks; enough of them for its last position.
     pub blocks: Vec<u32>,
+    /// Its states, in a cache that has any.
+    pub states: Option<StateRows>,
+}
+
+/// Where the states of one sequence come from in a pass, and where they go. A slot that is written is no other sequence's
+/// in the pass. What is read stays as it is, unless `to` is the same: so a pass that failed can be run again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateRows {
+    /// The slot with the states before the first of its rows; none at position 0, where all are zero.
+    pub from: Option<u32>,
+    /// The slot that gets the states after its last row.
+    pub to: u32,
+    /// Further slots: each gets the states after so many of its rows.
+    pub saves: Vec<(usize, u32)>,
 }
 
 impl Rows {
@@ -447,7 +527,7 @@ pub trait Device: Send + Sync {
     fn kv_cache(&self, spec: &KvSpec) -> Result<KvCache>;
 
     /// Copies the keys and values of all positions of a block, in every layer: a sequence that leaves another in the
-    /// middle of a block goes on in a copy.
+    /// middle of a block goes on in a copy. (States need none: a pass reads one slot and writes another.)
     fn copy_kv_block(&self, cache: &mut KvCache, from: u32, to: u32) -> Result<()>;
 
     /// Copies host values to the start of `to`.
@@ -514,6 +594,40 @@ pub trait Device: Send + Sync {
         rows: &Rows,
         args: &Attend<'_>,
         cache: &KvCache,
+        layer: usize,
+        out: &mut Buffer,
+    ) -> Result<()>;
+
+    /// `out = values ⊙ sigmoid(gate(norm(x)))` (the gate on attention's result in Qwen3-Next); `values` and `out` are as wide
+    /// as `gate`.
+    fn output_gate(
+        &self,
+        x: &Buffer,
+        n_rows: usize,
+        norm: Option<&Norm>,
+        gate: &Projection,
+        values: &Buffer,
+        out: &mut Buffer,
+    ) -> Result<()>;
+
+    /// A gated short convolution; `out` is `[rows, width]`. States as [`SequenceRows::states`] says.
+    fn short_conv(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &ShortConv<'_>,
+        cache: &mut KvCache,
+        layer: usize,
+        out: &mut Buffer,
+    ) -> Result<()>;
+
+    /// The gated delta rule; `out` is `[rows, n_v_heads · v_dim]`. States as [`SequenceRows::states`] says.
+    fn delta_rule(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &DeltaRule<'_>,
+        cache: &mut KvCache,
         layer: usize,
         out: &mut Buffer,
     ) -> Result<()>;

@@ -1,6 +1,8 @@
 //! The measurements behind `bench`: the same passes as real work, with arbitrary tokens and without sampling.
 
-use crate::{BenchRequest, BenchTimings, Error, Forward, Info, Limits, Result, blocks::Blocks, pass::Pass};
+use crate::{
+    BenchRequest, BenchTimings, Error, Forward, Info, Limits, Result, blocks::Blocks, pass::Pass, states::Snapshot,
+};
 use std::time::Instant;
 
 /// Measures prefill, then decoding, each at the same depth.
@@ -23,11 +25,26 @@ pub(crate) fn run(
         let name = if request.pass_tokens == 1 { "parallel" } else { "pass_tokens" };
         return Err(Error::Config { name, problem: format!("{n_rows} rows are more than a pass may have") });
     }
+    let mut slots = vec![None; request.parallel];
+    if blocks.has_states() {
+        slots.fill_with(|| {
+            loop {
+                let slot = blocks.take_slot();
+                if slot.is_some() || !blocks.reclaim(&mut []) {
+                    break slot;
+                }
+            }
+        });
+    }
+    let has_slots = !blocks.has_states() || slots.iter().all(Option::is_some);
     let mut lists = vec![Vec::new(); request.parallel];
     let enough = lists.iter_mut().all(|list| blocks.grow(list, longest));
-    let measured = if enough {
+    let measured = if !has_slots {
+        let problem = format!("the cache has {} slots for states", info.n_states);
+        Err(Error::Config { name: "parallel", problem })
+    } else if enough {
         let chunk = limits.prefill_chunk;
-        let mut bench = Bench { model, pass, lists: &lists, n_vocab: info.n_vocab, chunk, stop };
+        let mut bench = Bench { model, pass, lists: &lists, slots: &slots, n_vocab: info.n_vocab, chunk, stop };
         bench.measure(request)
     } else {
         let needed = longest.div_ceil(compute::KV_BLOCK).saturating_mul(compute::KV_BLOCK);
@@ -35,6 +52,7 @@ pub(crate) fn run(
         Err(Error::CacheTooSmall { needed, available: info.cache_positions() })
     };
     lists.into_iter().for_each(|list| blocks.release(list));
+    blocks.release_states(slots.into_iter().flatten().map(|slot| Snapshot { n: 0, slot }));
     measured
 }
 
@@ -42,6 +60,8 @@ struct Bench<'a> {
     model: &'a mut dyn Forward,
     pass: &'a mut Pass,
     lists: &'a [Vec<u32>],
+    /// The slot of each one's states.
+    slots: &'a [Option<u32>],
     n_vocab: usize,
     chunk: usize,
     stop: &'a dyn Fn() -> bool,
@@ -80,7 +100,12 @@ impl Bench<'_> {
                 let n = (to - position).min(room);
                 tokens.clear();
                 tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
-                self.pass.add(&tokens, position, &self.lists[sequence], usize::from(position + n == to));
+                self.pass.add(
+                    &tokens,
+                    position,
+                    (&self.lists[sequence], self.slots[sequence]),
+                    usize::from(position + n == to),
+                );
                 (room, position) = (room - n, position + n);
                 if position == to {
                     (sequence, position) = (sequence + 1, from);
@@ -95,10 +120,10 @@ impl Bench<'_> {
     fn decode(&mut self, position: usize, n: usize, n_logits: usize) -> Result<()> {
         self.pass.clear();
         let mut tokens = Vec::with_capacity(n);
-        for (sequence, list) in self.lists.iter().enumerate() {
+        for (sequence, (list, slot)) in self.lists.iter().zip(self.slots).enumerate() {
             tokens.clear();
             tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
-            self.pass.add(&tokens, position, list, n_logits);
+            self.pass.add(&tokens, position, (list, *slot), n_logits);
         }
         self.model.forward(&self.pass.batch, self.stop)?;
         Ok(())

@@ -6,9 +6,13 @@
 //! stay as cached prefixes until their blocks are needed, or until there are more of them than the budget allows: then
 //! the least recently used one gives up blocks from its end.
 //!
+//! A model with recurrent layers keeps states besides (`states.rs`), and what can be used of a prefix ends where there is
+//! one.
+//!
 //! The budget is for what lies beside the windows: the prefix used last belongs to the window that nobody uses at this
 //! moment (in a chat: the conversation itself, between two turns), and does not count.
 
+use crate::states::{self, Slots, Snapshot};
 use compute::KV_BLOCK;
 
 /// Blocks, free list and cached prefixes.
@@ -31,6 +35,8 @@ pub(crate) struct Blocks {
     n_saved: (usize, usize),
     /// For counting, kept for its memory.
     left: Vec<u32>,
+    /// For states; none in models without.
+    slots: Slots,
 }
 
 /// A finished sequence whose keys and values are still there.
@@ -38,6 +44,8 @@ pub(crate) struct Blocks {
 struct Cached {
     tokens: Vec<u32>,
     blocks: Vec<u32>,
+    /// By position; the last is after all tokens.
+    states: Vec<Snapshot>,
     last_used: u64,
 }
 
@@ -50,20 +58,34 @@ pub(crate) struct Start {
     pub(crate) n_computed: usize,
     /// The block to copy into the last of its own; it is held until [`Blocks::begun`].
     pub(crate) copy_from: Option<u32>,
+    /// The states that it may go back to; the last is after its computed positions.
+    pub(crate) states: Vec<Snapshot>,
 }
 
 impl Blocks {
-    /// `budget`: blocks that cached prefixes may hold beside the windows.
-    pub(crate) fn new(n_blocks: usize, budget: usize) -> Self {
+    /// `budget`: blocks that cached prefixes may hold beside the windows. `n_states`: slots for states.
+    pub(crate) fn new(n_blocks: usize, budget: usize, n_states: usize) -> Self {
         let n = u32::try_from(n_blocks).unwrap_or(u32::MAX);
         let (owners, free) = (vec![0; n as usize], (0..n).rev().collect());
         let left = Vec::with_capacity(n as usize);
-        Blocks { owners, free, cached: Vec::new(), clock: 0, hits: (0, 0), budget, n_idle: 0, n_saved: (0, 0), left }
+        let slots = Slots::new(n_states);
+        Blocks {
+            owners,
+            free,
+            cached: Vec::new(),
+            clock: 0,
+            hits: (0, 0),
+            budget,
+            n_idle: 0,
+            n_saved: (0, 0),
+            left,
+            slots,
+        }
     }
 
     /// As new, but counting on: what the cache held is lost.
     pub(crate) fn anew(&self) -> Self {
-        Blocks { hits: self.hits, ..Blocks::new(self.owners.len(), self.budget) }
+        Blocks { hits: self.hits, ..Blocks::new(self.owners.len(), self.budget, self.slots.len()) }
     }
 
     /// Blocks with an owner.
@@ -141,6 +163,60 @@ impl Blocks {
         true
     }
 
+    /// Whether the model keeps states.
+    pub(crate) fn has_states(&self) -> bool {
+        self.slots.len() > 0
+    }
+
+    /// Of the first `n` positions of a sequence with these states, those that can be used.
+    pub(crate) fn usable(&self, n: usize, states: &[Snapshot]) -> usize {
+        if self.has_states() { states::last_within(states, n) } else { n }
+    }
+
+    /// A free slot for states.
+    pub(crate) fn take_slot(&mut self) -> Option<u32> {
+        self.slots.take()
+    }
+
+    /// Lets a state go that someone may go back to: of the prefix used longest ago that has more than its last, then of
+    /// `running` sequences, whoever else holds it. Where there is none, the oldest prefix goes. False: nothing is left.
+    pub(crate) fn reclaim(&mut self, running: &mut [&mut Vec<Snapshot>]) -> bool {
+        let Blocks { cached, slots, .. } = self;
+        let all = || cached.iter().map(|cached| &cached.states);
+        let lasts: Vec<u32> =
+            all().chain(running.iter().map(|r| &**r)).filter_map(|s| s.last()).map(|s| s.slot).collect();
+        let between = |states: &Vec<Snapshot>| states::least_worth(states, |slot| !lasts.contains(&slot));
+        let found = all().find_map(between).or_else(|| running.iter().find_map(|states| between(states)));
+        if let Some(slot) = found {
+            let of_running = running.iter_mut().map(|states| &mut **states);
+            for states in cached.iter_mut().map(|cached| &mut cached.states).chain(of_running) {
+                if let Some(at) = states.iter().position(|state| state.slot == slot) {
+                    states.remove(at);
+                    slots.release([slot]);
+                }
+            }
+            return true;
+        }
+        if self.cached.is_empty() {
+            return false;
+        }
+        let oldest = self.cached.remove(0);
+        self.give_up(oldest);
+        self.count();
+        true
+    }
+
+    /// Gives slots back.
+    pub(crate) fn release_states(&mut self, states: impl IntoIterator<Item = Snapshot>) {
+        self.slots.release(states.into_iter().map(|state| state.slot));
+    }
+
+    /// Lets all of a prefix go.
+    fn give_up(&mut self, cached: Cached) {
+        self.release(cached.blocks);
+        self.release_states(cached.states);
+    }
+
     /// Gives blocks back.
     pub(crate) fn release(&mut self, blocks: impl IntoIterator<Item = u32>) {
         for block in blocks {
@@ -153,17 +229,27 @@ impl Blocks {
     }
 
     /// Keeps what a finished sequence computed: `tokens` are exactly the computed ones.
-    pub(crate) fn keep(&mut self, mut tokens: Vec<u32>, mut blocks: Vec<u32>, n_computed: usize) {
+    pub(crate) fn keep(
+        &mut self,
+        mut tokens: Vec<u32>,
+        mut blocks: Vec<u32>,
+        n_computed: usize,
+        mut states: Vec<Snapshot>,
+    ) {
+        let n_computed = self.usable(n_computed, &states);
         tokens.truncate(n_computed);
+        self.slots.truncate(&mut states, n_computed);
         let n_blocks = n_computed.div_ceil(KV_BLOCK).min(blocks.len());
         self.release(blocks.drain(n_blocks..));
         if tokens.is_empty() || blocks.is_empty() {
             self.release(blocks);
+            self.release_states(states);
             return;
         }
         self.clock += 1;
         if let Some(longer) = self.cached.iter_mut().find(|cached| cached.tokens.starts_with(&tokens)) {
             longer.last_used = self.clock;
+            self.slots.merge(&mut longer.states, states);
             self.release(blocks);
             self.cached.sort_by_key(|cached| cached.last_used);
             return;
@@ -171,49 +257,54 @@ impl Blocks {
         while let Some(at) = self.cached.iter().position(|cached| tokens.starts_with(&cached.tokens)) {
             let shorter = self.cached.remove(at);
             self.release(shorter.blocks);
+            self.slots.merge(&mut states, shorter.states);
         }
-        self.cached.push(Cached { tokens, blocks, last_used: self.clock });
+        self.cached.push(Cached { tokens, blocks, states, last_used: self.clock });
     }
 
     /// The longest start for `tokens`, at most `most` positions, from the cached prefixes or from running sequences (their
-    /// computed tokens and blocks). A prefix that is used to its end is taken over; of any other, whole blocks are shared
+    /// computed tokens, blocks and states). A prefix that is used to its end is taken over; of any other, whole blocks are shared
     /// and the rest is to be copied, so that it can be used again.
     pub(crate) fn start<'a>(
         &mut self,
         tokens: &[u32],
         most: usize,
-        running: impl Iterator<Item = (&'a [u32], &'a [u32])>,
+        running: impl Iterator<Item = (&'a [u32], &'a [u32], &'a [Snapshot])>,
     ) -> Start {
         let wanted = &tokens[..most.min(tokens.len())];
-        let shared = running.map(|(theirs, blocks)| (common(wanted, theirs), blocks)).max_by_key(|(n, _)| *n);
-        let (n_shared, blocks) = shared.unwrap_or((0, &[]));
+        let shared = running
+            .map(|(theirs, blocks, states)| (self.usable(common(wanted, theirs), states), blocks, states))
+            .max_by_key(|(n, ..)| *n);
+        let (n_shared, blocks, states) = shared.unwrap_or((0, &[], &[]));
         let offers = self.cached.iter().enumerate().map(|(at, cached)| {
-            let n = common(wanted, &cached.tokens);
+            let n = self.usable(common(wanted, &cached.tokens), &cached.states);
             (n, n == cached.tokens.len(), cached.last_used, at)
         });
         let Some((n, is_whole, _, at)) = offers.max().filter(|offer| offer.0 > 0 && offer.0 >= n_shared) else {
-            return self.share(&blocks[..n_shared.div_ceil(KV_BLOCK)], n_shared);
+            return self.share(&blocks[..n_shared.div_ceil(KV_BLOCK)], n_shared, states);
         };
         // The block that would be written further must have no other owner.
         let goes_on = |block: &u32| n.is_multiple_of(KV_BLOCK) || self.owners[*block as usize] == 1;
         if is_whole && self.cached[at].blocks.last().is_none_or(goes_on) {
             let cached = self.cached.remove(at);
-            return Start { blocks: cached.blocks, n_computed: n, copy_from: None };
+            return Start { blocks: cached.blocks, n_computed: n, copy_from: None, states: cached.states };
         }
         self.clock += 1;
         self.cached[at].last_used = self.clock;
         let blocks = self.cached[at].blocks[..n.div_ceil(KV_BLOCK)].to_vec();
+        let states = self.cached[at].states.clone();
         self.cached.sort_by_key(|cached| cached.last_used);
-        self.share(&blocks, n)
+        self.share(&blocks, n, &states)
     }
 
-    /// The copy of a start was made, or could not be: then the start ends with its last whole block.
+    /// The copy of a start was made, or could not be: then the start ends with its last whole block, and where there are
+    /// states with one of them that ends a block.
     pub(crate) fn begun(&mut self, start: &mut Start, copied: bool) {
         if let Some(from) = start.copy_from.take() {
             self.release([from]);
             if !copied {
                 self.release(start.blocks.pop());
-                start.n_computed = whole_blocks(start.n_computed);
+                self.shorten(start);
             }
         }
         if start.n_computed > 0 {
@@ -221,16 +312,25 @@ impl Blocks {
         }
     }
 
-    /// Tokens of this prefix that are in a cached prefix.
+    /// Cuts a start that lost its last block, which was not whole.
+    fn shorten(&mut self, start: &mut Start) {
+        let n = self.usable(whole_blocks(start.n_computed), &start.states);
+        start.n_computed = if n.is_multiple_of(KV_BLOCK) { n } else { 0 };
+        self.release(start.blocks.drain(start.n_computed / KV_BLOCK..));
+        self.slots.truncate(&mut start.states, start.n_computed);
+    }
+
+    /// Tokens of this prefix that could be used of a cached prefix.
     pub(crate) fn longest_cached(&self, tokens: &[u32]) -> usize {
-        self.cached.iter().map(|cached| common(tokens, &cached.tokens)).max().unwrap_or(0)
+        let usable = |cached: &Cached| self.usable(common(tokens, &cached.tokens), &cached.states);
+        self.cached.iter().map(usable).max().unwrap_or(0)
     }
 
     /// Forgets the cached prefixes that hold any of these blocks: their numbers are not to be trusted.
     pub(crate) fn distrust(&mut self, blocks: &[u32]) {
         while let Some(at) = self.cached.iter().position(|cached| cached.blocks.iter().any(|b| blocks.contains(b))) {
             let cached = self.cached.remove(at);
-            self.release(cached.blocks);
+            self.give_up(cached);
         }
         self.count();
     }
@@ -238,7 +338,7 @@ impl Blocks {
     /// Forgets all cached prefixes.
     pub(crate) fn forget(&mut self) {
         for cached in std::mem::take(&mut self.cached) {
-            self.release(cached.blocks);
+            self.give_up(cached);
         }
         self.count();
     }
@@ -255,23 +355,29 @@ impl Blocks {
         Some(block)
     }
 
-    /// Takes the last block from the least recently used prefix, which there must be. It goes as a whole once it has none
-    /// left, or when what is left begins another prefix too.
+    /// Takes the last block from the least recently used prefix, which there must be, and what no state is left for. It goes
+    /// as a whole once it has none left, or when what is left begins another prefix too.
     fn cut_oldest(&mut self) {
         let mut oldest = self.cached.remove(0);
         self.release(oldest.blocks.pop());
-        oldest.tokens.truncate(oldest.blocks.len() * KV_BLOCK);
+        let n = self.usable(oldest.blocks.len() * KV_BLOCK, &oldest.states);
+        oldest.tokens.truncate(n);
+        self.slots.truncate(&mut oldest.states, n);
+        let n_blocks = oldest.tokens.len().div_ceil(KV_BLOCK);
+        self.release(oldest.blocks.drain(n_blocks..));
         if self.cached.iter().any(|cached| cached.tokens.starts_with(&oldest.tokens)) {
-            self.release(oldest.blocks);
+            self.give_up(oldest);
         } else if !oldest.blocks.is_empty() {
             self.cached.insert(0, oldest);
         }
     }
 
     /// A start of `n` positions in blocks of another: whole ones are shared, the last one is copied if it is not whole
-    /// and there is a block for the copy.
-    fn share(&mut self, blocks: &[u32], n: usize) -> Start {
-        let mut start = Start { blocks: blocks.to_vec(), n_computed: n, copy_from: None };
+    /// and there is a block for the copy. States are shared.
+    fn share(&mut self, blocks: &[u32], n: usize, states: &[Snapshot]) -> Start {
+        let states: Vec<Snapshot> = states.iter().copied().filter(|state| state.n <= n).collect();
+        states.iter().for_each(|state| self.slots.share(state.slot));
+        let mut start = Start { blocks: blocks.to_vec(), n_computed: n, copy_from: None, states };
         for &block in &start.blocks {
             self.owners[block as usize] += 1;
         }
@@ -281,7 +387,7 @@ impl Blocks {
                 Some(own) => start.blocks.push(own),
                 None => {
                     self.release(start.copy_from.take());
-                    start.n_computed = whole_blocks(n);
+                    self.shorten(&mut start);
                 }
             }
         }
@@ -310,7 +416,7 @@ mod tests {
     fn finished(blocks: &mut Blocks, tokens: &[u32]) {
         let mut own = Vec::new();
         assert!(blocks.grow(&mut own, tokens.len()));
-        blocks.keep(tokens.to_vec(), own, tokens.len());
+        blocks.keep(tokens.to_vec(), own, tokens.len(), Vec::new());
     }
 
     /// A sequence that begins, and whose copy succeeds or not.
@@ -336,7 +442,7 @@ mod tests {
 
     /// What a new sequence can use of one cached prefix of `cached` tokens that agrees for `agree` tokens.
     fn check(cached: usize, agree: usize, expected: usize, left: usize) {
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         finished(&mut blocks, &run(0, cached));
         let mut tokens = run(0, agree);
         tokens.extend(run(9000, 10));
@@ -361,7 +467,7 @@ mod tests {
 
     #[test]
     fn a_shared_block_is_never_written() {
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         finished(&mut blocks, &run(0, 500));
         let shared = started(&mut blocks, &run(0, 129), 128, true);
         assert_eq!(shared.n_computed, 128);
@@ -370,7 +476,7 @@ mod tests {
         assert!(blocks.cached.iter().all(|cached| cached.blocks.last() != own.blocks.last()), "a block of its own");
         consistent(&blocks, &[&shared.blocks, &own.blocks]);
         // One that could be continued, but whose last block has a second owner, is copied too.
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         finished(&mut blocks, &run(0, 100));
         let held = blocks.start(&run(0, 200), 90, std::iter::empty());
         let other = started(&mut blocks, &run(0, 200), 199, true);
@@ -384,13 +490,13 @@ mod tests {
     #[test]
     fn without_a_copy_whole_blocks_are_shared() {
         // The copy fails.
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         finished(&mut blocks, &run(0, 300));
         let start = started(&mut blocks, &run(0, 200), 199, false);
         assert_eq!((start.n_computed, start.blocks.len(), blocks.hits()), (192, 3, (1, 192)));
         consistent(&blocks, &[&start.blocks]);
         // There is no block for it: not even by taking from the prefix itself.
-        let mut blocks = Blocks::new(2, 2);
+        let mut blocks = Blocks::new(2, 2, 0);
         finished(&mut blocks, &run(0, 128));
         let mut own = Vec::new();
         let start = started(&mut blocks, &run(0, 100), 99, true);
@@ -405,7 +511,7 @@ mod tests {
     fn the_budget_holds() {
         for (budget, n_windows) in [(0, 1), (3, 1), (40, 1), (5, 2)] {
             let n_blocks = 10 * n_windows + budget;
-            let mut blocks = Blocks::new(n_blocks, budget);
+            let mut blocks = Blocks::new(n_blocks, budget, 0);
             let mut past: Vec<Vec<u32>> = Vec::new();
             let mut dice = 12_345u32;
             let mut roll = |n: u32| {
@@ -425,7 +531,7 @@ mod tests {
                 assert!(blocks.n_saved().1 <= budget, "{:?} of {budget}", blocks.n_saved());
                 assert!(blocks.grow(&mut start.blocks, tokens.len()), "the window is always there");
                 consistent(&blocks, &[&start.blocks]);
-                blocks.keep(tokens.clone(), start.blocks, tokens.len());
+                blocks.keep(tokens.clone(), start.blocks, tokens.len(), Vec::new());
                 blocks.keep_to_budget(n_windows);
                 assert!(blocks.n_saved().1 <= budget && blocks.n_saved().0 <= n_blocks);
                 assert_eq!(blocks.longest_cached(&tokens), tokens.len());
@@ -438,10 +544,10 @@ mod tests {
 
     #[test]
     fn running_sequences_share_what_they_have() {
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         let (tokens, mut own) = (run(0, 150), Vec::new());
         assert!(blocks.grow(&mut own, 150));
-        let mut start = blocks.start(&run(0, 400), 399, [(tokens.as_slice(), own.as_slice())].into_iter());
+        let mut start = blocks.start(&run(0, 400), 399, [(tokens.as_slice(), own.as_slice(), &[][..])].into_iter());
         assert_eq!((start.n_computed, start.copy_from), (150, Some(own[2])));
         blocks.begun(&mut start, true);
         assert_eq!(start.blocks[..2], own[..2]);
@@ -453,7 +559,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_gives_way_from_its_end() {
-        let mut blocks = Blocks::new(6, 6);
+        let mut blocks = Blocks::new(6, 6, 0);
         finished(&mut blocks, &run(0, 192));
         finished(&mut blocks, &run(1000, 192));
         assert_eq!((blocks.n_used(), blocks.n_available()), (6, 6));
@@ -472,7 +578,7 @@ mod tests {
 
     #[test]
     fn keep_holds_each_prefix_once() {
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         finished(&mut blocks, &run(0, 100));
         finished(&mut blocks, &run(0, 60)); // inside the first
         assert_eq!(blocks.n_cached(), 1);
@@ -480,7 +586,7 @@ mod tests {
         assert_eq!((blocks.n_cached(), blocks.n_used()), (1, 5));
         finished(&mut blocks, &run(7, 10));
         assert_eq!(blocks.n_cached(), 2);
-        blocks.keep(run(50, 5), Vec::new(), 0); // nothing computed: nothing kept
+        blocks.keep(run(50, 5), Vec::new(), 0, Vec::new()); // nothing computed: nothing kept
         assert_eq!(blocks.n_cached(), 2);
         consistent(&blocks, &[]);
         blocks.forget();
@@ -489,12 +595,106 @@ mod tests {
 
     #[test]
     fn distrust_forgets_what_shares_a_block() {
-        let mut blocks = Blocks::new(16, 16);
+        let mut blocks = Blocks::new(16, 16, 0);
         finished(&mut blocks, &run(0, 700));
         finished(&mut blocks, &run(1000, 100));
         let start = started(&mut blocks, &run(0, 70), 69, true);
         blocks.distrust(&start.blocks);
         assert_eq!(blocks.n_cached(), 1);
         consistent(&blocks, &[&start.blocks]);
+    }
+
+    /// A state that running sequences share goes from all of them; one that is the last of any stays.
+    #[test]
+    fn states_of_running_sequences() {
+        let mut blocks = Blocks::new(16, 16, 4);
+        let mut one: Vec<Snapshot> =
+            [10, 20, 30].into_iter().map(|n| Snapshot { n, slot: blocks.take_slot().unwrap() }).collect();
+        let mut other = one[..2].to_vec();
+        other.iter().for_each(|state| blocks.slots.share(state.slot));
+        assert!(blocks.reclaim(&mut [&mut one, &mut other]));
+        assert_eq!((one.len(), other.len()), (2, 1), "the first went");
+        consistent_states(&blocks, &[&one, &other]);
+        assert!(!blocks.reclaim(&mut [&mut one, &mut other]), "the second is the last of the other");
+        blocks.release_states(other.drain(..));
+        assert!(blocks.reclaim(&mut [&mut one, &mut other]));
+        consistent_states(&blocks, &[&one]);
+        assert!(!blocks.reclaim(&mut [&mut one]));
+    }
+
+    /// A finished sequence with states after these positions.
+    fn finished_with(blocks: &mut Blocks, tokens: &[u32], positions: &[usize]) {
+        let mut own = Vec::new();
+        assert!(blocks.grow(&mut own, tokens.len()));
+        let states = positions.iter().map(|&n| Snapshot { n, slot: blocks.take_slot().unwrap() }).collect();
+        blocks.keep(tokens.to_vec(), own, tokens.len(), states);
+    }
+
+    /// Every slot is either free or has the owners that the lists say.
+    fn consistent_states(blocks: &Blocks, live: &[&[Snapshot]]) {
+        let (owners, n_free) = blocks.slots.owners();
+        let mut expected = vec![0; owners.len()];
+        let cached = blocks.cached.iter().map(|c| c.states.as_slice());
+        cached.chain(live.iter().copied()).flatten().for_each(|state| expected[state.slot as usize] += 1);
+        assert_eq!((owners, n_free), (&expected[..], expected.iter().filter(|&&n| n == 0).count()));
+        assert!(blocks.cached.iter().all(|c| c.states.last().is_some_and(|last| last.n == c.tokens.len())));
+        assert!(blocks.cached.iter().all(|c| c.states.is_sorted_by(|a, b| a.n < b.n)));
+    }
+
+    /// With states, a prefix is used up to the last of them that lies within what agrees.
+    #[test]
+    fn reuse_ends_at_a_state() {
+        #[track_caller]
+        fn check(cached: usize, positions: &[usize], agree: usize, copied: bool, expected: usize) {
+            let mut blocks = Blocks::new(16, 16, 8);
+            finished_with(&mut blocks, &run(0, cached), positions);
+            let mut tokens = run(0, agree);
+            tokens.extend(run(9000, 10));
+            assert_eq!(blocks.longest_cached(&tokens), states::last_within(&blocks.cached[0].states, agree));
+            let start = started(&mut blocks, &tokens, tokens.len() - 1, copied);
+            assert_eq!((start.n_computed, start.blocks.len()), (expected, expected.div_ceil(KV_BLOCK)));
+            assert_eq!(start.states.last().map_or(0, |last| last.n), expected);
+            consistent(&blocks, &[&start.blocks]);
+            consistent_states(&blocks, &[&start.states]);
+        }
+        check(100, &[100], 100, true, 100); // taken over
+        check(100, &[40, 100], 99, true, 40);
+        check(100, &[40, 100], 30, true, 0);
+        check(300, &[64, 130, 300], 200, true, 130);
+        check(300, &[64, 130, 300], 200, false, 64); // no copy: the last state that ends a block
+        check(300, &[60, 130, 300], 200, false, 0);
+        check(300, &[128, 300], 200, true, 128);
+    }
+
+    #[test]
+    fn states_are_given_up_and_merged() {
+        let mut blocks = Blocks::new(16, 16, 6);
+        finished_with(&mut blocks, &run(0, 200), &[50, 120, 200]);
+        finished_with(&mut blocks, &run(1000, 100), &[99, 100]);
+        consistent_states(&blocks, &[]);
+        // One is free, then the older prefix gives up its own, the other does, and the older one goes.
+        let mut taken = Vec::new();
+        for expected in [2, 2, 2, 2, 1] {
+            let slot = blocks.take_slot().or_else(|| blocks.reclaim(&mut []).then(|| blocks.take_slot())?);
+            taken.push(Snapshot { n: taken.len(), slot: slot.unwrap() });
+            assert_eq!(blocks.n_cached(), expected);
+            consistent_states(&blocks, &[&taken]);
+        }
+        assert_eq!(blocks.longest_cached(&run(1000, 100)), 100);
+        blocks.release_states(taken);
+        // A longer prefix takes over the states of the shorter one; a shorter one adds its own.
+        finished_with(&mut blocks, &run(1000, 300), &[300]);
+        finished_with(&mut blocks, &run(1000, 80), &[80]);
+        assert_eq!((blocks.n_cached(), blocks.longest_cached(&run(1000, 90))), (1, 80));
+        assert_eq!(blocks.longest_cached(&run(1000, 299)), 100);
+        consistent_states(&blocks, &[]);
+        // Cut from its end, it ends with a state.
+        blocks.cut_oldest();
+        assert_eq!(blocks.cached[0].tokens.len(), 100);
+        consistent(&blocks, &[]);
+        consistent_states(&blocks, &[]);
+        blocks.forget();
+        consistent_states(&blocks, &[]);
+        assert_eq!((blocks.n_used(), blocks.slots.owners().1), (0, 6));
     }
 }

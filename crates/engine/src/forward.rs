@@ -16,7 +16,8 @@ pub trait Forward: Send {
     /// `batch.logits`, `[batch.logits.len(), n_vocab]`.
     ///
     /// `stop` is to be asked often, at least once in a layer. When it says so the pass ends with
-    /// [`Error::Interrupted`](crate::Error::Interrupted); what it wrote to the cache by then does not matter.
+    /// [`Error::Interrupted`](crate::Error::Interrupted); what it wrote to the cache by then does not matter. (States that it
+    /// only reads stay as they were.)
     fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]>;
 
     /// Copies the keys and values of all positions of one block of the cache to another.
@@ -39,7 +40,11 @@ pub struct Info {
     pub max_rows: usize,
     /// Rows of a pass that may ask for logits.
     pub max_logits: usize,
-    /// Bytes of the KV cache when full.
+    /// Slots for states of recurrent layers; 0 for a model without.
+    pub n_states: usize,
+    /// Bytes of these.
+    pub states_bytes: u64,
+    /// Bytes of the KV cache when full, states included.
     pub kv_bytes: u64,
     /// Bytes of the weights on the device.
     pub weights_bytes: u64,
@@ -57,7 +62,7 @@ impl Info {
 
     /// Bytes of one block of the cache.
     pub fn block_bytes(&self) -> u64 {
-        self.kv_bytes / (self.n_blocks.max(1) as u64)
+        self.kv_bytes.saturating_sub(self.states_bytes) / (self.n_blocks.max(1) as u64)
     }
 }
 

@@ -23,6 +23,7 @@ mod request;
 pub mod sample;
 mod scheduler;
 mod sequence;
+mod states;
 mod stats;
 mod stop;
 pub mod window;

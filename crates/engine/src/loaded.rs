@@ -4,7 +4,7 @@ use crate::{
     Error, Result,
     forward::{Batch, Forward, Info, TextStream, Vocabulary},
 };
-use compute::{KvCache, KvType};
+use compute::{KvCache, KvType, StateSpec};
 use model::Decoder;
 use text::{DecodeStream, Tokenizer};
 
@@ -29,6 +29,8 @@ impl Loaded {
             n_blocks: cache.spec().n_blocks,
             max_rows: decoder.max_rows(),
             max_logits: decoder.max_rows(),
+            n_states: cache.spec().states.n_slots,
+            states_bytes: bytes_of(&cache.spec().states),
             kv_bytes: cache.bytes() as u64,
             weights_bytes: memory.weights_bytes,
             scratch_bytes: memory.scratch_bytes,
@@ -59,6 +61,11 @@ impl Forward for Loaded {
         self.cache = Some(self.decoder.new_cache(self.n_positions, self.kv_type).map_err(failed)?);
         Ok(())
     }
+}
+
+fn bytes_of(states: &StateSpec) -> u64 {
+    let len = states.layers.iter().fold(0u64, |sum, &len| sum.saturating_add(len as u64));
+    len.saturating_mul(size_of::<f32>() as u64).saturating_mul(states.n_slots as u64)
 }
 
 fn failed(error: model::Error) -> Error {

@@ -5,6 +5,7 @@ use crate::{
     forward::Batch,
     scheduler::{self, Want},
     sequence::Sequence,
+    states::Snapshot,
 };
 use compute::SequenceRows;
 use std::ops::Range;
@@ -68,14 +69,21 @@ impl Pass {
                     tokens,
                     from,
                     (&sequence.blocks, sequence.blocks.capacity()),
+                    sequence.next_slot.map(|to| States {
+                        from: sequence.states.last().map(|last| last.slot),
+                        to,
+                        saves: &sequence.saves,
+                    }),
                 );
             }
         }
     }
 
-    /// Adds rows of a sequence that is not a request (`bench`); the last `n_logits` of them want logits.
-    pub(crate) fn add(&mut self, tokens: &[u32], from: usize, blocks: &[u32], n_logits: usize) {
-        push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, (blocks, blocks.len()));
+    /// Adds rows of a sequence that is not a request (`bench`); the last `n_logits` of them want logits. Its states stay in
+    /// one slot, in models that keep any.
+    pub(crate) fn add(&mut self, tokens: &[u32], from: usize, (blocks, slot): (&[u32], Option<u32>), n_logits: usize) {
+        let states = slot.map(|to| States { from: slot.filter(|_| from > 0), to, saves: &[] });
+        push_rows(&mut self.batch, &mut self.spare, tokens.iter(), from, (blocks, blocks.len()), states);
         let n_rows = self.batch.tokens.len();
         self.batch.logits.extend((n_rows - n_logits.min(tokens.len())..n_rows).map(|row| row as u32));
     }
@@ -90,12 +98,20 @@ impl Pass {
     }
 }
 
+/// Where a sequence's states come from and go.
+struct States<'a> {
+    from: Option<u32>,
+    to: u32,
+    saves: &'a [Snapshot],
+}
+
 fn push_rows<'t>(
     batch: &mut Batch,
     spare: &mut Vec<SequenceRows>,
     tokens: impl Iterator<Item = &'t u32>,
     from: usize,
     (blocks, n_blocks_later): (&[u32], usize),
+    states: Option<States<'_>>,
 ) {
     let first = batch.tokens.len();
     batch.tokens.extend(tokens);
@@ -106,5 +122,14 @@ fn push_rows<'t>(
     entry.blocks.clear();
     entry.blocks.reserve(n_blocks_later);
     entry.blocks.extend_from_slice(blocks);
+    match states {
+        Some(States { from: slot, to, saves }) => {
+            let states = entry.states.get_or_insert_default();
+            (states.from, states.to) = (slot, to);
+            states.saves.clear();
+            states.saves.extend(saves.iter().map(|save| (save.n - from, save.slot)));
+        }
+        None => entry.states = None,
+    }
     batch.rows.sequences.push(entry);
 }

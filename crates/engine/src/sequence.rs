@@ -5,6 +5,7 @@ use crate::{
     draft::{Costs, Drafter},
     event::Flags,
     sample::Chain,
+    states::Snapshot,
     stop::StopMatcher,
 };
 use std::{
@@ -26,6 +27,12 @@ pub(crate) struct Sequence {
     pub(crate) n_computed: usize,
     /// Its blocks of the cache.
     pub(crate) blocks: Vec<u32>,
+    /// States after some of its positions, in models that keep any: the last after those that are computed.
+    pub(crate) states: Vec<Snapshot>,
+    /// The slot that the states of the next pass go to.
+    pub(crate) next_slot: Option<u32>,
+    /// States that are kept of the middle of the next pass.
+    pub(crate) saves: Vec<Snapshot>,
     /// Its passes are its own until this many positions are computed (after a pass with others failed).
     pub(crate) alone_until: usize,
     /// What may follow its tokens: computed with them, counted as computed only once it came.
@@ -48,6 +55,9 @@ impl Sequence {
             tokens,
             n_computed: 0,
             blocks: Vec::new(),
+            states: Vec::new(),
+            next_slot: None,
+            saves: Vec::new(),
             alone_until: 0,
             draft: Vec::with_capacity(MAX_DRAFT),
             task,
@@ -66,6 +76,45 @@ impl Sequence {
             Task::Generate(_) => last,
             Task::Score(scoring) => scoring.from.min(last),
         }
+    }
+
+    /// Positions whose states are worth keeping: those before the last token of the prompt, which another answer to it, or
+    /// another question in its place, goes on from. Later ones are passed by.
+    fn kept_states(&self) -> usize {
+        match &self.task {
+            Task::Generate(generation) => generation.n_prompt.saturating_sub(1),
+            Task::Score(_) => 0,
+        }
+    }
+
+    /// Where in a pass of so many rows a state is to be kept, if not at its end.
+    pub(crate) fn save_within(&self, rows: usize) -> Option<usize> {
+        let n = self.kept_states();
+        (n > self.n_computed && n < self.n_computed + rows).then_some(n)
+    }
+
+    /// A pass has written the states after `n` positions. Gives back those that need not be kept.
+    pub(crate) fn passed(&mut self, n: usize) -> Option<Snapshot> {
+        let slot = self.next_slot.take()?;
+        let kept = self.kept_states();
+        let passed_by = self.states.pop_if(|last| last.n > kept);
+        self.states.append(&mut self.saves);
+        self.states.push(Snapshot { n, slot });
+        passed_by
+    }
+
+    /// Takes all slots from it.
+    pub(crate) fn give_up_states(&mut self) -> impl Iterator<Item = Snapshot> {
+        let next = self.next_slot.take().map(|slot| Snapshot { n: 0, slot });
+        std::mem::take(&mut self.states).into_iter().chain(std::mem::take(&mut self.saves)).chain(next)
+    }
+
+    /// What it had in the cache is lost.
+    pub(crate) fn lose_cache(&mut self) {
+        self.blocks.clear();
+        self.states.clear();
+        self.saves.clear();
+        (self.next_slot, self.n_computed) = (None, 0);
     }
 
     /// Whether it can use a pass now; not when its reader is behind.

@@ -9,6 +9,7 @@ use crate::{
     draft::{Costs, MAX_EXACT_DRAFT},
     pass::Pass,
     sequence::{Outbox, Sequence, Task},
+    states::Snapshot,
 };
 use compute::Precision;
 use std::{
@@ -85,7 +86,7 @@ impl Worker {
         let info = model.info();
         Worker {
             model,
-            blocks: Blocks::new(info.n_blocks, limits.budget_blocks(&info)),
+            blocks: Blocks::new(info.n_blocks, limits.budget_blocks(&info), info.n_states),
             info,
             limits,
             inbox,
@@ -163,7 +164,8 @@ impl Worker {
             Command::CachedPrefix(tokens, reply) => {
                 let common = |sequence: &Sequence| {
                     let computed = &sequence.tokens[..sequence.n_computed];
-                    computed.iter().zip(&tokens).take_while(|(a, b)| a == b).count()
+                    let n = computed.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+                    self.blocks.usable(n, &sequence.states)
                 };
                 let live = self.running.iter().map(common).max().unwrap_or(0);
                 let _ = reply.send(live.max(self.blocks.longest_cached(&tokens)));
@@ -215,14 +217,19 @@ impl Worker {
 
     /// Lets waiting sequences in, in order, while there is room for them.
     fn admit(&mut self) {
-        while self.running.len() < self.limits.max_sequences {
+        // Each sequence reads one slot of states and writes another.
+        let most = if self.blocks.has_states() { (self.info.n_states / 2).max(1) } else { usize::MAX };
+        while self.running.len() < self.limits.max_sequences.min(most) {
             let Some(next) = self.waiting.front() else { break };
             let needed = (next.tokens.len() + 1).min(self.limits.context).div_ceil(compute::KV_BLOCK);
             if !self.running.is_empty() && self.blocks.n_available() < needed {
                 break;
             }
             let Some(mut sequence) = self.waiting.pop_front() else { break };
-            let running = self.running.iter().map(|other| (&other.tokens[..other.n_computed], other.blocks.as_slice()));
+            let running = self
+                .running
+                .iter()
+                .map(|other| (&other.tokens[..other.n_computed], other.blocks.as_slice(), other.states.as_slice()));
             let mut start = self.blocks.start(&sequence.tokens, sequence.most_reusable(), running);
             let copied = match (start.copy_from, start.blocks.last()) {
                 (Some(from), Some(&to)) => self.model.copy_block(from, to),
@@ -232,7 +239,7 @@ impl Worker {
                 tracing::warn!(%error, "a part of a cached prefix is computed again");
             }
             self.blocks.begun(&mut start, copied.is_ok());
-            (sequence.blocks, sequence.n_computed) = (start.blocks, start.n_computed);
+            (sequence.blocks, sequence.n_computed, sequence.states) = (start.blocks, start.n_computed, start.states);
             if let Task::Generate(generation) = &mut sequence.task {
                 let n_blocks = generation.most_tokens().div_ceil(compute::KV_BLOCK);
                 sequence.blocks.reserve_exact(n_blocks.saturating_sub(sequence.blocks.len()));
@@ -249,8 +256,11 @@ impl Worker {
     }
 
     /// Lets a sequence that decodes alone guess ahead. Beside others there is none: their rows fill the pass with tokens
-    /// that are sure to be wanted.
+    /// that are sure to be wanted. Nor is there where layers keep states, which a wrong guess would be in.
     fn guess(&mut self) {
+        if self.blocks.has_states() {
+            return;
+        }
         let exact = self.info.device.precision == Precision::F32;
         let room = self.limits.prefill_chunk.min(self.info.max_logits).saturating_sub(1);
         let room = if exact { room.min(MAX_EXACT_DRAFT) } else { room };
@@ -275,7 +285,7 @@ impl Worker {
                     break;
                 }
             }
-            if !short {
+            if !short && self.reserve_states() {
                 return;
             }
             let youngest = self.running.len() - 1;
@@ -286,9 +296,48 @@ impl Worker {
                 continue;
             }
             let mut sequence = self.running.remove(youngest);
-            self.blocks.keep(sequence.tokens.clone(), std::mem::take(&mut sequence.blocks), sequence.n_computed);
-            sequence.n_computed = 0;
+            let (blocks, states) = (std::mem::take(&mut sequence.blocks), std::mem::take(&mut sequence.states));
+            self.blocks.keep(sequence.tokens.clone(), blocks, sequence.n_computed, states);
+            self.blocks.release_states(sequence.give_up_states());
+            sequence.lose_cache();
             self.waiting.push_front(sequence);
+        }
+    }
+
+    /// Gets slots for the states that the planned pass writes. False: there are not enough.
+    fn reserve_states(&mut self) -> bool {
+        if !self.blocks.has_states() {
+            return true;
+        }
+        for at in 0..self.running.len() {
+            let rows = self.pass.rows.get(at).copied().unwrap_or(0);
+            if rows == 0 {
+                continue;
+            }
+            if self.running[at].next_slot.is_none() {
+                let Some(slot) = self.take_slot() else { return false };
+                self.running[at].next_slot = Some(slot);
+            }
+            self.blocks.release_states(self.running[at].saves.drain(..));
+            if let Some(n) = self.running[at].save_within(rows)
+                && let Some(slot) = self.take_slot()
+            {
+                self.running[at].saves.push(Snapshot { n, slot });
+            }
+        }
+        true
+    }
+
+    /// A slot, for which others may have to let go what they might go back to.
+    fn take_slot(&mut self) -> Option<u32> {
+        loop {
+            if let Some(slot) = self.blocks.take_slot() {
+                return Some(slot);
+            }
+            let mut running: Vec<_> = self.running.iter_mut().map(|sequence| &mut sequence.states).collect();
+            if !self.blocks.reclaim(&mut running) {
+                return None;
+            }
         }
     }
 
@@ -300,7 +349,7 @@ impl Worker {
             [only] if only.remaining() == 1 => Some(only.draft.len()),
             _ => None,
         };
-        let Worker { model, pass, running, endings, info, stopping, .. } = self;
+        let Worker { model, pass, running, endings, info, stopping, blocks, .. } = self;
         let (batch, members) = (&pass.batch, running.iter().zip(&pass.rows).filter(|(_, rows)| **rows > 0));
         // A pass with several sequences goes on for those that still want it.
         let stop = || stopping.load(Ordering::SeqCst) || members.clone().all(|(sequence, _)| sequence.is_cancelled());
@@ -328,6 +377,7 @@ impl Worker {
             if rows == 0 {
                 continue;
             }
+            blocks.release_states(sequence.passed(sequence.n_computed + rows));
             let logits = logits.get(range.start * info.n_vocab..range.end * info.n_vocab).unwrap_or(&[]);
             let step = AssertUnwindSafe(|| deliver(sequence, rows, logits, info.n_vocab));
             let ending = catch_unwind(step)
@@ -370,8 +420,7 @@ impl Worker {
         };
         self.blocks = self.blocks.anew();
         for sequence in &mut self.running {
-            sequence.blocks.clear();
-            sequence.n_computed = 0;
+            sequence.lose_cache();
         }
         match error {
             None => self.broken = false,
@@ -390,15 +439,21 @@ impl Worker {
         let kv_bytes = sequence.blocks.len() as u64 * self.info.block_bytes();
         let blocks = std::mem::take(&mut sequence.blocks);
         let tokens = std::mem::take(&mut sequence.tokens);
+        let states = std::mem::take(&mut sequence.states);
+        self.blocks.release_states(sequence.give_up_states());
         // Before the last event, so that who has read it sees the blocks as they are now.
         let n_tokens = tokens.len();
         match (&sequence.task, &ending) {
-            (Task::Generate(_), Ending::Done(_)) => self.blocks.keep(tokens, blocks, sequence.n_computed),
+            (Task::Generate(_), Ending::Done(_)) => self.blocks.keep(tokens, blocks, sequence.n_computed, states),
             (_, Ending::Failed(Error::NoFiniteLogits { .. })) => {
                 self.blocks.distrust(&blocks);
                 self.blocks.release(blocks);
+                self.blocks.release_states(states);
             }
-            _ => self.blocks.release(blocks),
+            _ => {
+                self.blocks.release(blocks);
+                self.blocks.release_states(states);
+            }
         }
         self.blocks.keep_to_budget(self.n_idle());
         self.publish();
@@ -427,7 +482,7 @@ impl Worker {
         self.endings.clear();
         self.broken = true;
         for mut sequence in std::mem::take(&mut self.running).into_iter().chain(std::mem::take(&mut self.waiting)) {
-            sequence.blocks.clear();
+            sequence.lose_cache();
             self.conclude(sequence, Ending::Failed(Error::Panicked { message: message.to_string() }));
         }
     }

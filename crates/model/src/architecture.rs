@@ -39,6 +39,15 @@ pub enum WindowedRope {
     Only,
 }
 
+/// What recurrent layers are, in families that have such layers beside those of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recurrence {
+    /// A gated short convolution (LFM2).
+    ShortConv,
+    /// The gated delta rule (Qwen3-Next).
+    DeltaRule,
+}
+
 /// How the experts of a layer lie in one tensor, gate and up together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpertOrder {
@@ -62,7 +71,7 @@ pub struct Architecture {
     /// Tensors that this convention names otherwise than Llama's: the house's name and its own, several in order. A
     /// layer's are named within it; `layers` is the list of layers itself.
     pub renamed: &'static [(&'static str, &'static str)],
-    /// Tensors of a layer that GGUF files name otherwise than those of Llama.
+    /// Tensors that GGUF files name otherwise than those of Llama.
     pub house_renamed: &'static [(&'static str, &'static str)],
     /// Norm weights of Hugging Face's convention are stored less one.
     pub norms_less_one: bool,
@@ -90,6 +99,12 @@ pub struct Architecture {
     pub norm: NormKind,
     /// Norms have no weights.
     pub bare_norms: bool,
+    /// What its recurrent layers are; which layers are recurrent is in the file.
+    pub recurrence: Option<Recurrence>,
+    /// Q comes with as many rows of a gate on attention's result: those of a head after its queries.
+    pub gated_attention: bool,
+    /// Dense blocks are as wide as their tensors in files of Hugging Face's convention, whatever these say.
+    pub adjusts_feed_forward: bool,
     /// Where a layer normalizes.
     pub norms: NormPlaces,
     /// Q and K norms come after RoPE.

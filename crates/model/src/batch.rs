@@ -1,7 +1,8 @@
 //! What one call of the forward pass computes.
 
 use crate::{Error, Result};
-use compute::Rows;
+use compute::{Rows, StateRows};
+use std::ops::Range;
 
 /// Tokens of one or more sequences, where they belong, and which of them want logits. One pass of any length: the decoder
 /// cuts it into chunks that its scratch memory holds.
@@ -60,10 +61,26 @@ pub(crate) fn cut(all: &Rows, start: usize, end: usize, part: &mut Rows) {
             to.rows = rows.start - start..rows.end - start;
             to.blocks.clear();
             to.blocks.extend_from_slice(&sequence.blocks);
+            match &sequence.states {
+                Some(all) => {
+                    let begun = rows.start - sequence.rows.start;
+                    cut_states(all, begun..begun + rows.len(), to.states.get_or_insert_default());
+                }
+                None => to.states = None,
+            }
         }
         n += 1;
     }
     part.sequences.truncate(n);
+}
+
+/// The states of rows `range` of a sequence: the first part begins with what was there, the others with what was written.
+fn cut_states(all: &StateRows, range: Range<usize>, part: &mut StateRows) {
+    part.from = if range.start == 0 { all.from } else { Some(all.to) };
+    part.to = all.to;
+    part.saves.clear();
+    let here = all.saves.iter().filter(|(n, _)| *n > range.start && *n <= range.end);
+    part.saves.extend(here.map(|&(n, slot)| (n - range.start, slot)));
 }
 
 #[cfg(test)]
@@ -75,8 +92,8 @@ mod tests {
         Rows {
             positions: vec![5, 6, 7, 0, 1],
             sequences: vec![
-                SequenceRows { rows: 0..3, blocks: vec![4] },
-                SequenceRows { rows: 3..5, blocks: vec![2, 9] },
+                SequenceRows { rows: 0..3, blocks: vec![4], states: None },
+                SequenceRows { rows: 3..5, blocks: vec![2, 9], states: None },
             ],
         }
     }
@@ -115,5 +132,21 @@ mod tests {
         check(0, 2, &[5, 6], &[(0..2, &[4])]);
         check(2, 4, &[7, 0], &[(0..1, &[4]), (1..2, &[2, 9])]);
         check(4, 5, &[1], &[(0..1, &[2, 9])]);
+    }
+
+    #[test]
+    fn states_of_parts() {
+        let saves = vec![(1, 7), (4, 8), (5, 9)];
+        let all = StateRows { from: Some(3), to: 4, saves };
+        #[track_caller]
+        fn check(all: &StateRows, range: Range<usize>, from: u32, saves: &[(usize, u32)]) {
+            let mut part = StateRows { saves: vec![(9, 9)], ..StateRows::default() };
+            cut_states(all, range, &mut part);
+            assert_eq!(part, StateRows { from: Some(from), to: 4, saves: saves.to_vec() });
+        }
+        check(&all, 0..5, 3, &[(1, 7), (4, 8), (5, 9)]);
+        check(&all, 0..4, 3, &[(1, 7), (4, 8)]);
+        check(&all, 4..5, 4, &[(1, 9)]);
+        check(&all, 1..4, 4, &[(3, 8)]);
     }
 }

@@ -102,6 +102,9 @@ impl<'a> Names<'a> {
     pub(crate) fn house_spelling(&self, name: &str) -> String {
         let renamed = |&(house, own): &(&str, &str)| {
             let (head, kind) = name.rsplit_once('.')?;
+            if head == house {
+                return Some(format!("{own}.{kind}"));
+            }
             Some(format!("{}.{own}.{kind}", head.strip_suffix(house)?.strip_suffix('.')?))
         };
         self.architecture.house_renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())

@@ -11,10 +11,11 @@ use crate::load::{LoadOptions, LoadProgress, Retype, load};
 use crate::observed::{ObservedTensor, observe};
 use crate::scratch::{Scratch, ScratchSizes};
 use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights, Weights};
-use crate::{Batch, Error, HyperParams, LayerParams, Result, kv_spec};
+use crate::{Batch, DeltaParams, Error, HyperParams, LayerParams, Result, kv_spec};
 use checkpoint::Checkpoint;
 use compute::{
-    Attend, Buffer, Device, Epilogue, Experts, FeedForward, KvCache, KvType, LatentQkv, Logits, Norm, Qkv, Rows,
+    Attend, Buffer, DeltaRule, Device, Epilogue, Experts, FeedForward, KvCache, KvType, LatentQkv, Logits, Norm, Qkv,
+    Rows, ShortConv,
 };
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -45,6 +46,16 @@ pub struct Decoder {
 struct Part {
     rows: Range<usize>,
     /// Whether logits follow; otherwise only the cache is filled.
+    is_wanted: bool,
+}
+
+/// A layer, and the rows that pass it.
+struct Place<'a> {
+    rows: &'a Rows,
+    params: &'a LayerParams,
+    block: &'a Block,
+    layer: usize,
+    /// Whether its result is, or only what it leaves in the cache.
     is_wanted: bool,
 }
 
@@ -168,7 +179,8 @@ impl Decoder {
         observe(checkpoint, &self.model.hyper, &mut self.model.weights.blocks)
     }
 
-    /// A KV cache for `n_positions` positions in all sequences together, rounded up to whole blocks.
+    /// A KV cache for `n_positions` positions in all sequences together, rounded up to whole blocks, with as many slots
+    /// for states as [`crate::n_states`] says.
     pub fn new_cache(&self, n_positions: usize, dtype: KvType) -> Result<KvCache> {
         Ok(self.model.device.kv_cache(&kv_spec(&self.model.hyper, n_positions, dtype))?)
     }
@@ -182,7 +194,7 @@ impl Decoder {
     }
 
     /// [`Decoder::forward`] that can be broken off: `stop` is asked twice in every layer. After that the cache holds any
-    /// values at the positions of the batch, and what it held before at all others.
+    /// values at the positions of the batch and in the slots that it writes, and what it held before in all others.
     ///
     /// Errors: those of `forward`; [`Error::Interrupted`] when `stop` said so.
     pub fn forward_until(&mut self, batch: &Batch, cache: &mut KvCache, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
@@ -247,18 +259,9 @@ impl Model {
         }
         for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
             go_on()?;
-            self.queries(x, rows, params, block, cache, layer, q)?;
-            if !part.is_wanted && layer + 1 == self.hyper.n_layers {
-                break;
-            }
-            self.device.attend(q, rows, &self.attend(params, block), cache, layer, attention)?;
-            let mixed = match &block.attention {
-                AttentionWeights::Plain { .. } => &*attention,
-                AttentionWeights::Latent { v_up, .. } => {
-                    self.device.heads(attention, rows.len(), v_up, q)?;
-                    &*q
-                }
-            };
+            let is_wanted = part.is_wanted || layer + 1 < self.hyper.n_layers;
+            let place = Place { rows, params, block, layer, is_wanted };
+            let Some(mixed) = self.mixed(x, place, cache, q, attention)? else { break };
             let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
             self.device.linear(mixed, rows.len(), None, &block.o, epilogue, y)?;
             go_on()?;
@@ -270,6 +273,50 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// What a layer makes of the positions that a row sees, in one of the buffers; none when only the cache was to be filled.
+    fn mixed<'b>(
+        &self,
+        x: &Buffer,
+        place: Place<'_>,
+        cache: &mut KvCache,
+        q: &'b mut Buffer,
+        attention: &'b mut Buffer,
+    ) -> Result<Option<&'b Buffer>> {
+        let Place { rows, params, block, layer, is_wanted } = place;
+        let (device, norm) = (&self.device, block.attn_norm.as_ref());
+        match &block.attention {
+            AttentionWeights::ShortConv { input, taps, bias } => {
+                let args = ShortConv { norm, input, taps, bias: bias.as_ref() };
+                device.short_conv(x, rows, &args, cache, layer, attention)?;
+                return Ok(is_wanted.then_some(attention));
+            }
+            AttentionWeights::DeltaRule { qkv, z, b, a, taps, decay, shift, head_norm, params } => {
+                let &DeltaParams { n_k_heads, n_v_heads, k_dim, v_dim, .. } = params;
+                let args =
+                    DeltaRule { norm, qkv, z, b, a, taps, decay, shift, head_norm, n_k_heads, n_v_heads, k_dim, v_dim };
+                device.delta_rule(x, rows, &args, cache, layer, attention)?;
+                return Ok(is_wanted.then_some(attention));
+            }
+            AttentionWeights::Plain { .. } | AttentionWeights::Latent { .. } => {}
+        }
+        self.queries(x, rows, params, block, cache, layer, q)?;
+        if !is_wanted {
+            return Ok(None);
+        }
+        device.attend(q, rows, &self.attend(params, block), cache, layer, attention)?;
+        Ok(Some(match &block.attention {
+            AttentionWeights::Plain { gate: Some(gate), .. } => {
+                device.output_gate(x, rows.len(), norm, gate, attention, q)?;
+                q
+            }
+            AttentionWeights::Latent { v_up, .. } => {
+                device.heads(attention, rows.len(), v_up, q)?;
+                q
+            }
+            _ => attention,
+        }))
     }
 
     /// Queries to `q`, keys and values to the cache.
@@ -286,7 +333,7 @@ impl Model {
     ) -> Result<()> {
         let norm = block.attn_norm.as_ref();
         match &block.attention {
-            AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope } => {
+            AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope, .. } => {
                 let args = Qkv {
                     norm,
                     q,
@@ -310,6 +357,7 @@ impl Model {
                 let args = LatentQkv { norm, q_down, q, kv_down, latent_norm, k_up, rope, n_heads };
                 self.device.latent_qkv(x, rows, &args, cache, layer, queries)?;
             }
+            AttentionWeights::ShortConv { .. } | AttentionWeights::DeltaRule { .. } => {}
         }
         Ok(())
     }

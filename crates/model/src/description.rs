@@ -3,7 +3,7 @@
 //! What belongs here: the keys of such a file and what each means for the record. What does not: the record itself
 //! (`architecture.rs`), reading files (the program). What a file says lives as long as the program: records are constants.
 
-use crate::architecture::{ExpertOrder, NormPlaces, WindowPattern, WindowedRope};
+use crate::architecture::{ExpertOrder, NormPlaces, Recurrence, WindowPattern, WindowedRope};
 use crate::{Architecture, Error, Result, hugging_face};
 use compute::{NormKind, RopePairing};
 use toml::{Table, Value};
@@ -69,6 +69,12 @@ const FIELDS: &[Field] = &[
         put(&mut a.norm, choice(v, &[("rms", NormKind::Rms), ("layer", NormKind::Layer)]))
     }),
     field("bare_norms", FLAG, |a, v| put(&mut a.bare_norms, v.as_bool())),
+    field("recurrence", "\"short-convolution\" or \"delta-rule\"", |a, v| {
+        let kinds = [("short-convolution", Recurrence::ShortConv), ("delta-rule", Recurrence::DeltaRule)];
+        put(&mut a.recurrence, choice(v, &kinds).map(Some))
+    }),
+    field("gated_attention", FLAG, |a, v| put(&mut a.gated_attention, v.as_bool())),
+    field("adjusts_feed_forward", FLAG, |a, v| put(&mut a.adjusts_feed_forward, v.as_bool())),
     field("norms", "\"before\", \"around\" or \"after\"", |a, v| {
         let places = [("before", NormPlaces::Before), ("around", NormPlaces::Around), ("after", NormPlaces::After)];
         put(&mut a.norms, choice(v, &places))

@@ -38,7 +38,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.grouped", &["new_decoder_architecture"]),
     ("attention.key_length", &["head_dim"]),
     ("attention.value_length", &["head_dim"]),
-    ("attention.layer_norm_rms_epsilon", &["rms_norm_eps", "layer_norm_epsilon"]),
+    ("attention.layer_norm_rms_epsilon", &["rms_norm_eps", "layer_norm_epsilon", "norm_eps"]),
     ("attention.layer_norm_epsilon", &["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"]),
     ("attention.clamp_kqv", &["clip_qkv", "attn_config.clip_qkv"]),
     ("attention.alibi", &["attn_config.alibi", "alibi"]),
@@ -54,6 +54,12 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.sliding_window_on", &["use_sliding_window"]),
     ("attention.sliding_window_from", &["max_window_layers"]),
     ("attention.layer_types", &["layer_types"]),
+    ("shortconv.l_cache", &["conv_L_cache"]),
+    ("ssm.conv_kernel", &["linear_conv_kernel_dim"]),
+    ("ssm.state_size", &["linear_key_head_dim"]),
+    ("ssm.value_length", &["linear_value_head_dim"]),
+    ("ssm.group_count", &["linear_num_key_heads"]),
+    ("ssm.time_step_rank", &["linear_num_value_heads"]),
     ("expert_count", &["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"]),
     ("expert_used_count", &["num_experts_per_tok", "moe_k", "moe_topk"]),
     ("expert_group_count", &["n_group"]),
@@ -147,6 +153,16 @@ const LAYER_TENSORS: &[(&str, &[&str])] = &[
     ("ffn_down_shexp", &["mlp.shared_expert.down_proj", "mlp.shared_experts.down_proj"]),
     ("attn_sinks.weight", &["self_attn.sinks"]),
     ("post_ffw_norm", &["post_feedforward_layernorm"]),
+    ("shortconv.in_proj", &["conv.in_proj"]),
+    ("shortconv.conv", &["conv.conv"]),
+    ("shortconv.out_proj", &["conv.out_proj"]),
+    ("ssm_in", &["linear_attn.in_proj_qkvz"]),
+    ("ssm_ba", &["linear_attn.in_proj_ba"]),
+    ("ssm_conv1d", &["linear_attn.conv1d"]),
+    ("ssm_a.log", &["linear_attn.A_log"]),
+    ("ssm_dt.bias", &["linear_attn.dt_bias"]),
+    ("ssm_norm", &["linear_attn.norm"]),
+    ("ssm_out", &["linear_attn.out_proj"]),
 ];
 
 /// What tensors of other modalities begin with.
@@ -160,6 +176,8 @@ pub(crate) const OTHER_MODALITIES: &[&str] = &[
     "model.visual.",
     "model.audio_tower.",
     "model.multi_modal_projector.",
+    // Layers that guess further tokens.
+    "mtp.",
 ];
 
 /// What names of tensors end with that hold no weights: frequencies of RoPE and masks, which older files keep.
@@ -179,8 +197,24 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("relu2", Activation::ReluSquared),
 ];
 
-/// Kinds of layers, and whether each sees only a window.
-const LAYER_TYPES: &[(&str, bool)] = &[("full_attention", false), ("sliding_attention", true)];
+/// What a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LayerKind {
+    /// It sees all positions before it.
+    Full,
+    /// It sees a window of them.
+    Windowed,
+    /// It keeps a state instead.
+    Recurrent,
+}
+
+/// Names of kinds of layers.
+const LAYER_TYPES: &[(&str, LayerKind)] = &[
+    ("full_attention", LayerKind::Full),
+    ("sliding_attention", LayerKind::Windowed),
+    ("conv", LayerKind::Recurrent),
+    ("linear_attention", LayerKind::Recurrent),
+];
 
 /// Kinds of RoPE scaling that the house calls otherwise.
 const ROPE_TYPES: &[(&str, &str)] = &[("default", "none"), (BANDS_TYPE, "bands"), ("su", "longrope")];
@@ -236,9 +270,9 @@ pub(crate) fn has_name(activation: Activation) -> bool {
     ACTIVATIONS.iter().any(|&(_, named)| named == activation)
 }
 
-/// Whether layers of this kind see only a window. `None`: an unknown kind.
-pub(crate) fn is_windowed(layer_type: &str) -> Option<bool> {
-    LAYER_TYPES.iter().find(|(name, _)| *name == layer_type).map(|&(_, windowed)| windowed)
+/// What layers of this type are. `None`: an unknown type.
+pub(crate) fn layer_kind(layer_type: &str) -> Option<LayerKind> {
+    LAYER_TYPES.iter().find(|(name, _)| *name == layer_type).map(|&(_, kind)| kind)
 }
 
 /// The house's name of a kind of RoPE scaling.

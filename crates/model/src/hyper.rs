@@ -4,9 +4,9 @@
 //! from here), how a file spells a key (`convention.rs`), and the shapes of tensors (`load.rs`, derived from these
 //! numbers). Keys are those of the GGUF specification, and beside them those that only `hugging_face.rs` has names for.
 
-use crate::architecture::{NormPlaces, WindowPattern, WindowedRope};
+use crate::architecture::{NormPlaces, Recurrence, WindowPattern, WindowedRope};
 use crate::convention::{Convention, Names};
-use crate::hugging_face;
+use crate::hugging_face::{self, LayerKind};
 use crate::keys::Keys;
 use crate::rope::RopeParams;
 use crate::{Architecture, Error, Result};
@@ -21,20 +21,85 @@ const MAX_HEADS: usize = 65_536;
 const MAX_VOCAB: usize = 16 << 20;
 /// Elements in one head, in the residual stream or in a feed-forward block at most.
 const MAX_WIDTH: usize = 1 << 24;
+/// Elements of all layers' states at most.
+const MAX_STATE: usize = 1 << 30;
+/// Positions that a short convolution sees at most.
+const MAX_TAPS: usize = 256;
 /// Positions at most: device interfaces count them in 32 bits.
 const MAX_CONTEXT: usize = 1 << 31;
+
+/// What mixes the positions of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mixer {
+    /// Attention, over keys and values of all positions.
+    Attention,
+    /// A gated short convolution over the whole width.
+    ShortConv {
+        /// Positions that it sees.
+        n_taps: usize,
+    },
+    /// The gated delta rule.
+    DeltaRule(DeltaParams),
+}
+
+/// The numbers of a layer with the gated delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaParams {
+    /// Positions that its convolution sees.
+    pub n_taps: usize,
+    /// Heads of Q and K.
+    pub n_k_heads: usize,
+    /// Heads of V; a multiple of those of K.
+    pub n_v_heads: usize,
+    /// Width of a Q or K head.
+    pub k_dim: usize,
+    /// Width of a V head.
+    pub v_dim: usize,
+}
+
+impl DeltaParams {
+    /// Width of all of Q, and of all of K.
+    pub fn k_width(&self) -> usize {
+        self.n_k_heads * self.k_dim
+    }
+
+    /// Width of all of V.
+    pub fn v_width(&self) -> usize {
+        self.n_v_heads * self.v_dim
+    }
+
+    /// Width of Q, K and V together.
+    pub fn qkv_width(&self) -> usize {
+        2 * self.k_width() + self.v_width()
+    }
+}
+
+impl Mixer {
+    /// Elements of the state that such a layer keeps for a sequence; 0 for attention, which keeps keys and values.
+    pub fn state_len(&self, width: usize) -> usize {
+        match self {
+            Mixer::Attention => 0,
+            Mixer::ShortConv { n_taps } => (n_taps - 1) * width,
+            Mixer::DeltaRule(delta) => {
+                (delta.n_taps - 1) * delta.qkv_width() + delta.n_v_heads * delta.k_dim * delta.v_dim
+            }
+        }
+    }
+}
 
 /// What a layer has in its own number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerParams {
     /// Query heads.
     pub n_heads: usize,
-    /// Key and value heads; divides `n_heads`.
+    /// Key and value heads; divides `n_heads`. A recurrent layer has none.
     pub n_kv_heads: usize,
     /// Width of a query or key head.
     pub head_dim: usize,
     /// Width of a value head.
     pub v_head_dim: usize,
+    /// What mixes its positions.
+    pub mixer: Mixer,
     /// Width of a dense feed-forward block.
     pub n_ff: usize,
     /// Positions that a query sees, itself among them; none: all before it.
@@ -64,6 +129,15 @@ impl LayerParams {
     /// Width of the attention result before its output projection.
     pub fn attention_dim(&self) -> usize {
         self.n_heads * self.v_head_dim
+    }
+
+    /// Width of what its output projection takes, `width` being the model's.
+    pub fn mixed_dim(&self, width: usize) -> usize {
+        match &self.mixer {
+            Mixer::Attention => self.attention_dim(),
+            Mixer::ShortConv { .. } => width,
+            Mixer::DeltaRule(delta) => delta.v_width(),
+        }
     }
 }
 
@@ -286,17 +360,21 @@ fn layers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> 
     let kv_key = "attention.head_count_kv";
     let one_for_all =
         keys.flag("attention.multi_query")? == Some(true) && keys.flag("attention.grouped")? != Some(true);
-    let n_kv_heads = match keys.per_layer(kv_key, n_layers, 1, MAX_HEADS)? {
+    let least = usize::from(architecture.recurrence.is_none());
+    let n_kv_heads = match keys.per_layer(kv_key, n_layers, least, MAX_HEADS)? {
         _ if one_for_all => vec![1; n_layers],
         given => given.unwrap_or_else(|| n_heads.clone()),
     };
+    let mixers = mixers(keys, names, n_layers, width)?;
     let by_division = n_heads.first().map_or(0, |n| width / n);
     let head_dim = keys.count("attention.key_length", MAX_WIDTH)?.unwrap_or(by_division);
     let v_head_dim = keys.count("attention.value_length", MAX_WIDTH)?.unwrap_or(by_division);
     if head_dim == 0 || v_head_dim == 0 {
         return Err(keys.bad("attention.head_count", n_heads.first().copied().unwrap_or(0), "more heads than width"));
     }
-    let n_ff = match keys.per_layer("feed_forward_length", n_layers, 0, MAX_WIDTH)? {
+    let of_tensors = architecture.adjusts_feed_forward && keys.convention == Convention::HuggingFace;
+    let given = keys.per_layer("feed_forward_length", n_layers, 0, MAX_WIDTH)?;
+    let n_ff = match given.filter(|_| !of_tensors) {
         Some(n_ff) => n_ff,
         None if keys.convention != Convention::House => n_ff_of_tensors(names, n_layers, width),
         None if keys.count("expert_count", MAX_HEADS)?.is_some() => vec![0; n_layers],
@@ -308,10 +386,11 @@ fn layers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> 
     let only_windowed = has_windows && architecture.windowed_rope == WindowedRope::Only;
     let none_every = keys.count("rope.none_every", MAX_LAYERS)?.or(architecture.no_rope_every);
     let mut layers = Vec::with_capacity(n_layers);
-    for (i, (((n_heads, n_kv_heads), n_ff), (window, local))) in
-        n_heads.into_iter().zip(n_kv_heads).zip(n_ff).zip(windows).enumerate()
+    for (i, ((((n_heads, n_kv_heads), mixer), n_ff), (window, local))) in
+        n_heads.into_iter().zip(n_kv_heads).zip(mixers).zip(n_ff).zip(windows).enumerate()
     {
-        if n_heads % n_kv_heads != 0 {
+        let n_kv_heads = if mixer == Mixer::Attention { n_kv_heads } else { 0 };
+        if mixer == Mixer::Attention && n_heads.checked_rem(n_kv_heads) != Some(0) {
             return Err(keys.bad(kv_key, n_kv_heads, &format!("it must divide the {n_heads} query heads")));
         }
         if n_heads.checked_mul(head_dim.max(v_head_dim)).is_none_or(|dim| dim > MAX_WIDTH) {
@@ -327,9 +406,70 @@ fn layers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> 
             None if only_windowed => window.is_some(),
             None => none_every.is_none_or(|every| (i + 1) % every != 0),
         };
-        layers.push(LayerParams { n_heads, n_kv_heads, head_dim, v_head_dim, n_ff, window, local, rotates });
+        layers.push(LayerParams { n_heads, n_kv_heads, head_dim, v_head_dim, mixer, n_ff, window, local, rotates });
     }
     Ok(layers)
+}
+
+/// What mixes the positions of each layer: those that have the tensors of recurrent ones are recurrent.
+fn mixers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> Result<Vec<Mixer>> {
+    let Some(recurrence) = keys.architecture().recurrence else { return Ok(vec![Mixer::Attention; n_layers]) };
+    let part = match recurrence {
+        Recurrence::ShortConv => "shortconv.out_proj",
+        Recurrence::DeltaRule => "ssm_out",
+    };
+    let recurrent: Vec<bool> = (0..n_layers).map(|i| names.find(&format!("blk.{i}.{part}.weight")).is_some()).collect();
+    let mixer = match recurrence {
+        _ if !recurrent.contains(&true) => Mixer::Attention,
+        Recurrence::ShortConv => Mixer::ShortConv { n_taps: taps(keys, "shortconv.l_cache")? },
+        Recurrence::DeltaRule => Mixer::DeltaRule(delta(keys)?),
+    };
+    let state_len = mixer.state_len(width);
+    if state_len.checked_mul(n_layers).is_none_or(|all| all > MAX_STATE) {
+        return Err(Error::Overflow { what: format!("states of {state_len} elements in a layer") });
+    }
+    Ok(recurrent.into_iter().map(|is| if is { mixer } else { Mixer::Attention }).collect())
+}
+
+fn unknown_layer(keys: &Keys<'_>, name: &str) -> Error {
+    let (name, key): (String, _) = (name.chars().take(64).collect(), keys.full("attention.layer_types"));
+    Error::Unsupported { what: format!("a layer of the type {name:?} ({key})") }
+}
+
+/// Positions that a convolution sees.
+fn taps(keys: &Keys<'_>, key: &str) -> Result<usize> {
+    match keys.required(key, MAX_TAPS)? {
+        1 => Err(keys.bad(key, 1, "it must be at least 2")),
+        n => Ok(n),
+    }
+}
+
+/// The numbers of the delta rule. GGUF files say how wide all V heads are together, others how wide one is.
+fn delta(keys: &Keys<'_>) -> Result<DeltaParams> {
+    let n_v_heads = keys.required("ssm.time_step_rank", MAX_HEADS)?;
+    let n_k_heads = keys.required("ssm.group_count", MAX_HEADS)?;
+    if n_v_heads % n_k_heads != 0 {
+        return Err(keys.bad("ssm.group_count", n_k_heads, &format!("it must divide the {n_v_heads} heads of V")));
+    }
+    let k_dim = keys.required("ssm.state_size", MAX_WIDTH)?;
+    let v_dim = match keys.count("ssm.value_length", MAX_WIDTH)? {
+        Some(v_dim) => v_dim,
+        None => {
+            let all = keys.required("ssm.inner_size", MAX_WIDTH)?;
+            if all % n_v_heads != 0 {
+                return Err(keys.bad("ssm.inner_size", all, &format!("it must be shared by {n_v_heads} heads")));
+            }
+            all / n_v_heads
+        }
+    };
+    let widest = k_dim.max(v_dim);
+    if n_v_heads.checked_mul(widest).is_none_or(|dim| dim > MAX_WIDTH / 4) {
+        return Err(keys.bad("ssm.time_step_rank", n_v_heads, &format!("that many heads of {widest} are too wide")));
+    }
+    if k_dim.checked_mul(v_dim).and_then(|n| n.checked_mul(n_v_heads)).is_none_or(|n| n > MAX_STATE) {
+        return Err(keys.bad("ssm.state_size", k_dim, "the state of its heads is too large"));
+    }
+    Ok(DeltaParams { n_taps: taps(keys, "ssm.conv_kernel")?, n_k_heads, n_v_heads, k_dim, v_dim })
 }
 
 /// The parts of latent attention, where the file has them.
@@ -372,11 +512,10 @@ fn windows(keys: &Keys<'_>, architecture: &Architecture, n_layers: usize) -> Res
         architecture.window_pattern != WindowPattern::Every && architecture.windowed_rope == WindowedRope::Apart;
     let of = |windowed: bool| if windowed { (Some(window), local) } else { (None, false) };
     if let Some(types) = keys.words("attention.layer_types", n_layers)? {
-        let windowed = types.iter().map(|name| {
-            hugging_face::is_windowed(name).map(of).ok_or_else(|| {
-                let (name, key): (String, _) = (name.chars().take(64).collect(), keys.full("attention.layer_types"));
-                Error::Unsupported { what: format!("a layer of the type {name:?} ({key})") }
-            })
+        let windowed = types.iter().map(|name| match hugging_face::layer_kind(name) {
+            Some(LayerKind::Recurrent) if architecture.recurrence.is_none() => Err(unknown_layer(keys, name)),
+            Some(kind) => Ok(of(kind == LayerKind::Windowed)),
+            None => Err(unknown_layer(keys, name)),
         });
         return windowed.collect();
     }

@@ -30,13 +30,13 @@ mod scratch;
 mod weights;
 
 pub use adapter::AdapterInfo;
-pub use architecture::{Architecture, ExpertOrder, NormPlaces, WindowPattern, WindowedRope};
+pub use architecture::{Architecture, ExpertOrder, NormPlaces, Recurrence, WindowPattern, WindowedRope};
 pub use batch::Batch;
-pub use cache::{kv_bytes, kv_spec};
+pub use cache::{kv_block_bytes, kv_bytes, kv_spec, n_states, states_bytes};
 pub use decoder::{Decoder, MemoryUse};
 pub use error::{Error, Result};
 pub use export::{Export, ExportTensor, Rows};
-pub use hyper::{ExpertParams, HyperParams, LatentParams, LayerParams};
+pub use hyper::{DeltaParams, ExpertParams, HyperParams, LatentParams, LayerParams, Mixer};
 pub use load::{LoadOptions, LoadProgress, Retype};
 pub use observed::ObservedTensor;
 pub use plan::{MemoryPlan, PlanRow, WeightGroup};

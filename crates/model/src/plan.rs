@@ -1,6 +1,6 @@
 //! How much memory a model needs, from the directory of its file alone: nothing is loaded to know it.
 
-use crate::cache::kv_bytes;
+use crate::cache::{kv_bytes, n_states, states_bytes};
 use crate::export;
 use crate::scratch::ScratchSizes;
 use crate::{Error, HyperParams, Result};
@@ -74,6 +74,13 @@ pub enum PlanRow {
         /// Bytes when full.
         bytes: u64,
     },
+    /// States of recurrent layers.
+    States {
+        /// How many of each layer: of running sequences, and to go back to.
+        n_slots: usize,
+        /// Bytes of all.
+        bytes: u64,
+    },
     /// Activations of one pass.
     Scratch {
         /// Rows of a pass.
@@ -87,7 +94,10 @@ impl PlanRow {
     /// Its bytes.
     pub fn bytes(&self) -> u64 {
         match *self {
-            PlanRow::Weights { bytes, .. } | PlanRow::Cache { bytes, .. } | PlanRow::Scratch { bytes, .. } => bytes,
+            PlanRow::Weights { bytes, .. }
+            | PlanRow::Cache { bytes, .. }
+            | PlanRow::States { bytes, .. }
+            | PlanRow::Scratch { bytes, .. } => bytes,
         }
     }
 }
@@ -101,6 +111,7 @@ impl fmt::Display for PlanRow {
             PlanRow::Cache { n_positions, dtype, bytes } => {
                 write!(f, "KV cache {dtype:?}: {n_positions} positions, {bytes} bytes")
             }
+            PlanRow::States { n_slots, bytes } => write!(f, "states: {n_slots} slots, {bytes} bytes"),
             PlanRow::Scratch { n_rows, bytes } => write!(f, "scratch: {n_rows} rows, {bytes} bytes"),
         }
     }
@@ -109,11 +120,11 @@ impl fmt::Display for PlanRow {
 /// The memory that a model, its cache and its scratch will take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Its lines: weights (largest first), cache, scratch.
+    /// Its lines: weights (largest first), cache, states where there are any, scratch.
     pub rows: Vec<PlanRow>,
     /// Bytes of all weights.
     pub weights_bytes: u64,
-    /// Bytes of the KV cache.
+    /// Bytes of the KV cache, states included.
     pub kv_bytes: u64,
     /// Bytes of one pass's activations.
     pub scratch_bytes: u64,
@@ -181,7 +192,11 @@ impl MemoryPlan {
         let mut rows: Vec<PlanRow> = self.weights().cloned().collect();
         let kv_bytes = kv_bytes(hyper, n_positions, kv_type)?;
         let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes;
-        rows.push(PlanRow::Cache { n_positions, dtype: kv_type, bytes: kv_bytes });
+        let (n_slots, states) = (n_states(hyper, n_positions, kv_type), states_bytes(hyper, n_positions, kv_type)?);
+        rows.push(PlanRow::Cache { n_positions, dtype: kv_type, bytes: kv_bytes.saturating_sub(states) });
+        if n_slots > 0 {
+            rows.push(PlanRow::States { n_slots, bytes: states });
+        }
         rows.push(PlanRow::Scratch { n_rows: max_rows, bytes: scratch_bytes });
         let total_bytes = weights_bytes.checked_add(kv_bytes).and_then(|sum| sum.checked_add(scratch_bytes));
         let total_bytes = total_bytes.ok_or_else(|| Error::Overflow { what: "the whole plan".to_owned() })?;
@@ -197,7 +212,7 @@ impl MemoryPlan {
     pub fn is_quantized(&self) -> bool {
         self.rows.iter().any(|row| match row {
             PlanRow::Weights { group, dtype, .. } => *group != WeightGroup::Other && dtype.is_quantized(),
-            PlanRow::Cache { .. } | PlanRow::Scratch { .. } => false,
+            PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => false,
         })
     }
 }

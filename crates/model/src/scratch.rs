@@ -1,6 +1,6 @@
 //! Memory for one pass: its sizes, known before anything is loaded, and the buffers.
 
-use crate::{Error, HyperParams, LayerParams, Result};
+use crate::{Error, HyperParams, LayerParams, Mixer, Result};
 use compute::{Buffer, Device, Rows};
 
 /// Elements of the device's logits buffer at most, unless one row has more.
@@ -29,8 +29,11 @@ impl ScratchSizes {
         // Results of latent attention take the place of its queries, once these are used up.
         let v_dim = hyper.latent.as_ref().map_or(0, |latent| latent.v_dim);
         let n_heads = widest(|layer| layer.n_heads);
-        let q = rows_of(widest(LayerParams::q_dim).max(n_heads * v_dim))?;
-        let attention = rows_of(widest(LayerParams::attention_dim))?;
+        let mixed = hyper.layers.iter().map(|layer| layer.mixed_dim(hyper.width)).max().unwrap_or(0);
+        // Results that pass a gate take that place as well.
+        let gated = if hyper.architecture.gated_attention { widest(LayerParams::attention_dim) } else { 0 };
+        let q = rows_of(widest(LayerParams::q_dim).max(n_heads * v_dim).max(gated))?;
+        let attention = rows_of(mixed)?;
         let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows);
         let logits = n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?;
         let shared_n_ff = hyper.experts.as_ref().and_then(|e| e.shared_n_ff);
@@ -40,7 +43,13 @@ impl ScratchSizes {
         let chosen = rows_of(slots.0)?;
         let hidden = chosen.checked_mul(slots.1).ok_or_else(overflow)?.max(dense);
         let outputs = chosen.checked_mul(hyper.width).ok_or_else(overflow)?;
-        let parts = [residual, residual, spare, q, attention, logits, residual, hidden, hidden, outputs];
+        let recurrence = hyper.layers.iter().map(|layer| match &layer.mixer {
+            Mixer::Attention => 0,
+            Mixer::ShortConv { .. } => 3 * hyper.width,
+            Mixer::DeltaRule(delta) => 2 * delta.qkv_width() + delta.v_width() + 2 * delta.n_v_heads,
+        });
+        let recurrence = rows_of(recurrence.max().unwrap_or(0))?;
+        let parts = [residual, residual, spare, q, attention, logits, residual, hidden, hidden, outputs, recurrence];
         let bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
         Ok(ScratchSizes { residual, spare, q, attention, n_logit_rows, logits, bytes: bytes.ok_or_else(overflow)? })
     }
@@ -73,7 +82,7 @@ pub(crate) struct Scratch {
     pub(crate) spare: Buffer,
     /// Queries, `[max_rows, n_heads · head_dim]`.
     pub(crate) q: Buffer,
-    /// Attention's result, `[max_rows, n_heads · v_head_dim]`.
+    /// Attention's result, `[max_rows, n_heads · v_head_dim]`, or that of a recurrence.
     pub(crate) attention: Buffer,
     /// What an addition to the embedding makes of tokens, `[max_rows, rank]`; as wide as the widest one needs.
     pub(crate) narrow: Buffer,

@@ -1,5 +1,6 @@
 //! The weights of a model on its device: what `load.rs` fills and `decoder.rs` uses.
 
+use crate::hyper::DeltaParams;
 use compute::{Norm, Projection, Rope, RouterRule, Weight};
 
 /// All weights of a model.
@@ -21,7 +22,12 @@ impl Weights {
         for block in &mut self.blocks {
             all.push(&mut block.o);
             match &mut block.attention {
-                AttentionWeights::Plain { q, k, v, .. } => all.extend([q, k, v]),
+                AttentionWeights::Plain { q, k, v, gate, .. } => {
+                    all.extend([q, k, v]);
+                    all.extend(gate);
+                }
+                AttentionWeights::ShortConv { input, .. } => all.push(input),
+                AttentionWeights::DeltaRule { qkv, z, b, a, .. } => all.extend([qkv, z, b, a]),
                 AttentionWeights::Latent { q_down, q, kv_down, k_up, v_up, .. } => {
                     all.extend([q, kv_down, k_up, v_up]);
                     all.extend(q_down.as_mut().map(|(down, _)| down));
@@ -51,8 +57,8 @@ pub(crate) struct Block {
     pub(crate) ffn_post_norm: Option<Norm>,
 }
 
-/// What makes queries, keys and values.
-#[allow(clippy::large_enum_variant, reason = "one per layer, all of the same variant")]
+/// What mixes positions, up to the output projection: what makes queries, keys and values, or a recurrence.
+#[allow(clippy::large_enum_variant, reason = "one per layer, of few variants")]
 pub(crate) enum AttentionWeights {
     Plain {
         q: Projection,
@@ -61,6 +67,8 @@ pub(crate) enum AttentionWeights {
         q_norm: Option<Norm>,
         k_norm: Option<Norm>,
         rope: Option<Rope>,
+        /// How much of the result counts, by element.
+        gate: Option<Projection>,
     },
     /// DeepSeek's; what is what stands at [`compute::LatentQkv`].
     Latent {
@@ -72,6 +80,20 @@ pub(crate) enum AttentionWeights {
         /// `[n_heads, v_dim, rank]`: makes each head's result of a mixture of latents.
         v_up: Projection,
         rope: Rope,
+    },
+    /// What is what stands at [`compute::ShortConv`].
+    ShortConv { input: Projection, taps: Weight, bias: Option<Weight> },
+    /// What is what stands at [`compute::DeltaRule`].
+    DeltaRule {
+        qkv: Projection,
+        z: Projection,
+        b: Projection,
+        a: Projection,
+        taps: Weight,
+        decay: Weight,
+        shift: Weight,
+        head_norm: Norm,
+        params: DeltaParams,
     },
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 use checkpoint::Checkpoint;
 use compute::{KV_BLOCK, KvType};
-use model::{HyperParams, MemoryPlan, PlanRow, kv_bytes};
+use model::{HyperParams, MemoryPlan, PlanRow, kv_block_bytes, kv_bytes};
 use std::{collections::BTreeMap, path::Path};
 use tensor::Mixture;
 
@@ -164,7 +164,7 @@ impl Fitting<'_> {
             return Ok((plan, 0));
         }
         let spare = self.allowed.map_or(u64::MAX, |allowed| allowed.saturating_sub(plan.total_bytes));
-        let block_bytes = kv_bytes(self.hyper, KV_BLOCK, kv_type)?.max(1);
+        let block_bytes = kv_block_bytes(self.hyper, kv_type)?.max(1);
         let n_blocks = self.settings.prefix_cache_bytes(plan.kv_bytes, spare) / block_bytes;
         let saved = usize::try_from(n_blocks).unwrap_or(usize::MAX).saturating_mul(KV_BLOCK);
         if saved == 0 {

@@ -14,6 +14,7 @@ use super::{
     columns::{Rounding, Slot},
     memory::{Memory, SharedMut},
     simd::{HalfTile, Kernels, LANES, LEVEL_GROUP as GROUP, LEVEL_OFFSET, LevelMix, LevelScores, QUERY_RECORD, Tile},
+    states,
 };
 use crate::{KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Result};
 use half::f16;
@@ -25,6 +26,8 @@ const FEW_QUERIES: usize = 16;
 /// What is behind [`KvCache`].
 pub(crate) struct CpuKv {
     layers: Vec<LayerKv>,
+    /// States of each layer, slot after slot.
+    pub(crate) states: Vec<Memory<f32>>,
 }
 
 /// One layer's keys and values.
@@ -132,7 +135,9 @@ pub(crate) fn kv_cache(spec: &KvSpec) -> Result<KvCache> {
         bytes = bytes.saturating_add(layer.k.bytes()).saturating_add(layer.v.bytes());
         layers.push(layer);
     }
-    Ok(KvCache { inner: Box::new(CpuKv { layers }), spec: spec.clone(), bytes })
+    let states = states::memory(&spec.states)?;
+    bytes = states.iter().fold(bytes, |bytes, memory| bytes.saturating_add(memory.len().saturating_mul(4)));
+    Ok(KvCache { inner: Box::new(CpuKv { layers, states }), spec: spec.clone(), bytes })
 }
 
 /// Copies the keys and values of a block, in every layer.
@@ -463,6 +468,7 @@ unsafe fn put(writer: &Writer<'_>, first: usize, place: &Place, values: &[f32]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::StateSpec;
 
     /// Everything a block holds, as bits.
     fn bits(store: &Store, n_blocks: usize, block: usize) -> Vec<u32> {
@@ -484,7 +490,8 @@ mod tests {
     fn a_copied_block_is_the_same_and_the_others_stay() {
         let shape = KvLayer { n_kv_heads: 2, k_dim: 32, v_dim: 64 };
         for dtype in [KvType::F32, KvType::F16, KvType::Q8_0] {
-            let mut cache = kv_cache(&KvSpec { layers: vec![shape; 2], n_blocks: 3, dtype }).unwrap();
+            let mut cache =
+                kv_cache(&KvSpec { layers: vec![shape; 2], n_blocks: 3, dtype, states: StateSpec::default() }).unwrap();
             for (index, block) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let writer = layer_mut("test", &mut cache, index).unwrap().writer();
                 for (head, row) in (0..2).flat_map(|head| (0..KV_BLOCK).map(move |row| (head, row))) {

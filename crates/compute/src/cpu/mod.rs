@@ -11,14 +11,15 @@ mod pack;
 mod packed;
 mod pool;
 mod simd;
+mod states;
 mod topology;
 mod weight;
 
 pub use simd::Isa;
 
 use crate::{
-    Attend, Buffer, Device, DeviceInfo, Epilogue, Error, Experts, FeedForward, KvCache, KvSpec, LatentQkv, Logits,
-    Norm, Precision, Projection, Qkv, Result, Rows, Weight, WeightUse,
+    Attend, Buffer, DeltaRule, Device, DeviceInfo, Epilogue, Error, Experts, FeedForward, KvCache, KvSpec, LatentQkv,
+    Logits, Norm, Precision, Projection, Qkv, Result, Rows, ShortConv, Weight, WeightUse,
 };
 use memory::Memory;
 use op::Work;
@@ -203,6 +204,42 @@ impl Device for CpuDevice {
         out: &mut Buffer,
     ) -> Result<()> {
         op::attend::attend(&mut self.work(), q, rows, args, cache, layer, out)
+    }
+
+    fn output_gate(
+        &self,
+        x: &Buffer,
+        n_rows: usize,
+        norm: Option<&Norm>,
+        gate: &Projection,
+        values: &Buffer,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        op::output_gate::output_gate(&mut self.work(), x, n_rows, norm, gate, values, out)
+    }
+
+    fn short_conv(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &ShortConv<'_>,
+        cache: &mut KvCache,
+        layer: usize,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        op::short_conv::short_conv(&mut self.work(), x, rows, args, cache, layer, out)
+    }
+
+    fn delta_rule(
+        &self,
+        x: &Buffer,
+        rows: &Rows,
+        args: &DeltaRule<'_>,
+        cache: &mut KvCache,
+        layer: usize,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        op::delta_rule::delta_rule(&mut self.work(), x, rows, args, cache, layer, out)
     }
 
     fn feed_forward(&self, x: &Buffer, n_rows: usize, args: &FeedForward<'_>, out: &mut Buffer) -> Result<()> {

@@ -3,7 +3,7 @@
 use crate::reference::*;
 use compute::{
     Attend, Device, Epilogue, Error, KvLayer, KvSpec, KvType, Norm, NormKind, Precision, Projection, Rows,
-    SequenceRows, WeightUse,
+    SequenceRows, StateSpec, WeightUse,
     cpu::{CpuDevice, CpuOptions, Isa},
 };
 use tensor::{DType, HostTensor, Shape, SharedBytes};
@@ -68,7 +68,7 @@ fn types_without_a_decoder() {
 fn caches_and_rows() {
     let device = device();
     let shape = KvLayer { n_kv_heads: 1, k_dim: 16, v_dim: 16 };
-    let spec = KvSpec { layers: vec![shape], n_blocks: 2, dtype: KvType::Q8_0 };
+    let spec = KvSpec { layers: vec![shape], n_blocks: 2, dtype: KvType::Q8_0, states: StateSpec::default() };
     refused(device.kv_cache(&spec), "8 bits");
     refused(device.kv_cache(&KvSpec { n_blocks: usize::MAX, dtype: KvType::F16, ..spec.clone() }), "overflows");
     let cache = device.kv_cache(&KvSpec { dtype: KvType::F16, ..spec }).unwrap();
@@ -88,7 +88,7 @@ fn caches_and_rows() {
     let mut out = device.alloc(32).unwrap();
     let rows = |positions: &[u32], rows: std::ops::Range<usize>, blocks: &[u32]| Rows {
         positions: positions.to_vec(),
-        sequences: vec![SequenceRows { rows, blocks: blocks.to_vec() }],
+        sequences: vec![SequenceRows { rows, blocks: blocks.to_vec(), states: None }],
     };
     let mut attend = |rows: &Rows, layer: usize| device.attend(&q, rows, &args, &cache, layer, &mut out);
     attend(&rows(&[64], 0..1, &[1, 0]), 0).unwrap();

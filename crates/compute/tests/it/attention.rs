@@ -3,7 +3,7 @@
 use crate::reference::*;
 use compute::{
     Attend, Device, KV_BLOCK, KvLayer, KvSpec, KvType, NormKind, Precision, Qkv, Rope, RopePairing, Rows, SequenceRows,
-    cpu::CpuDevice,
+    StateSpec, cpu::CpuDevice,
 };
 use tensor::DType;
 
@@ -100,7 +100,12 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
     let longest: usize = passes.iter().map(|p| p.iter().max().unwrap()).sum();
     let per_sequence = longest / KV_BLOCK + 1;
     let shape = KvLayer { n_kv_heads, k_dim: head_dim, v_dim: v_head_dim };
-    let spec = KvSpec { layers: vec![shape; 2], n_blocks: n_sequences * per_sequence, dtype: case.kv };
+    let spec = KvSpec {
+        layers: vec![shape; 2],
+        n_blocks: n_sequences * per_sequence,
+        dtype: case.kv,
+        states: StateSpec::default(),
+    };
     let mut cache = device.kv_cache(&spec).unwrap();
     // Blocks out of order and interleaved between the sequences.
     let blocks = |s: usize| (0..per_sequence).rev().map(|b| (b * n_sequences + s) as u32).collect::<Vec<_>>();
@@ -113,7 +118,7 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
             let (start, first) = (rows.len(), histories[s].k.len() as u32);
             rows.positions.extend(first..first + *length as u32);
             histories[s].k.resize(first as usize + length, Vec::new());
-            rows.sequences.push(SequenceRows { rows: start..start + length, blocks: blocks(s) });
+            rows.sequences.push(SequenceRows { rows: start..start + length, blocks: blocks(s), states: None });
         }
         let n = rows.len();
         let x = random(n * WIDTH, 100 + pass as u64);

@@ -6,4 +6,5 @@ mod attention;
 mod feed_forward;
 mod linear;
 mod low_rank;
+mod recurrent;
 mod reference;

@@ -68,6 +68,8 @@ impl Forward for Tape {
             n_blocks: 64,
             max_rows: 32,
             max_logits: 32,
+            n_states: 0,
+            states_bytes: 0,
             kv_bytes: 1,
             weights_bytes: 0,
             scratch_bytes: 0,

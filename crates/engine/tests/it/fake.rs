@@ -52,6 +52,8 @@ pub(crate) struct Fake {
     n_blocks: usize,
     max_rows: usize,
     cache: Vec<Option<u32>>,
+    /// The state of a slot: all tokens before it. None: nobody wrote it, or a pass failed.
+    slots: Vec<Option<Vec<u32>>>,
     script: Arc<Script>,
     log: Arc<Log>,
     /// Each pass takes a permit from here, if there is a gate.
@@ -69,6 +71,8 @@ impl Forward for Fake {
             n_blocks: self.n_blocks,
             max_rows: self.max_rows,
             max_logits: self.max_rows,
+            n_states: self.slots.len(),
+            states_bytes: 0,
             kv_bytes: (self.n_blocks * KV_BLOCK * 10) as u64,
             weights_bytes: 0,
             scratch_bytes: 0,
@@ -91,7 +95,20 @@ impl Forward for Fake {
         assert!(batch.tokens.len() <= self.max_rows, "too many rows");
         self.out.clear();
         let mut wanted = batch.logits.iter().copied().peekable();
+        for sequence in sequences.iter().filter(|_| !self.slots.is_empty()) {
+            let states = sequence.states.as_ref().expect("a sequence without states");
+            assert_eq!(states.from.is_none(), batch.rows.positions[sequence.rows.start] == 0);
+            let written = states.saves.iter().map(|(_, slot)| *slot).chain([states.to]);
+            for slot in written.filter(|slot| Some(*slot) != states.from) {
+                self.slots[slot as usize] = None;
+            }
+        }
         for sequence in sequences {
+            let states = sequence.states.clone().filter(|_| !self.slots.is_empty());
+            let mut state = states.as_ref().map(|states| match states.from {
+                Some(from) => self.slots[from as usize].clone().expect("a state that nobody wrote"),
+                None => Vec::new(),
+            });
             let slot = |position: usize| sequence.blocks[position / KV_BLOCK] as usize * KV_BLOCK + position % KV_BLOCK;
             for row in sequence.rows.clone() {
                 let position = batch.rows.positions[row] as usize;
@@ -99,6 +116,16 @@ impl Forward for Fake {
                     return Err(Error::Interrupted);
                 }
                 self.cache[slot(position)] = Some(batch.tokens[row]);
+                if let (Some(state), Some(states)) = (&mut state, &states) {
+                    let past: Vec<u32> = (0..position).filter_map(|p| self.cache[slot(p)]).collect();
+                    assert_eq!(*state, past, "the state of another past");
+                    state.push(batch.tokens[row]);
+                    let n = row + 1 - sequence.rows.start;
+                    let saves = states.saves.iter().filter(|save| save.0 == n).map(|save| save.1);
+                    for to in saves.chain((row + 1 == sequence.rows.end).then_some(states.to)) {
+                        self.slots[to as usize] = Some(state.clone());
+                    }
+                }
                 if wanted.next_if_eq(&(row as u32)).is_none() {
                     continue;
                 }
@@ -125,6 +152,7 @@ impl Forward for Fake {
 
     fn reset(&mut self) -> Result<()> {
         self.cache.fill(None);
+        self.slots.fill(None);
         self.log.resets.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -175,12 +203,14 @@ pub(crate) struct Setup {
     pub(crate) max_rows: usize,
     /// Whether a pass can be broken off.
     pub(crate) breaks_off: bool,
+    /// Slots for states; 0: a model that keeps none.
+    pub(crate) n_states: usize,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let limits = Limits { context: 1024, prefill_chunk: 16, max_sequences: 4 };
-        Setup { n_blocks: 16, limits, max_rows: 64, breaks_off: false }
+        Setup { n_blocks: 16, limits, max_rows: 64, breaks_off: false, n_states: 0 }
     }
 }
 
@@ -209,6 +239,7 @@ impl Setup {
             n_blocks: self.n_blocks,
             max_rows: self.max_rows,
             cache: vec![None; self.n_blocks * KV_BLOCK],
+            slots: vec![None; self.n_states],
             script: Arc::new(script),
             log: Arc::clone(&log),
             gate,

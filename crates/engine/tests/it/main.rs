@@ -9,4 +9,5 @@ mod generate;
 mod real;
 mod scores;
 mod speculate;
+mod states;
 mod storm;

@@ -1,5 +1,5 @@
 //! Many requests at random: shared prefixes, continuations, cancellations at any moment, too few blocks, failures. The
-//! scripted model notices any block that two sequences write, or any position that nobody computed.
+//! scripted model notices any block that two sequences write, any position that nobody computed, any state of another past.
 
 use crate::fake::*;
 use engine::{Event, Limits, sample::Xoshiro256};
@@ -19,9 +19,9 @@ fn next(prefix: &[u32]) -> u32 {
     mixed(prefix) % 25
 }
 
-fn check(seed: u64, n_blocks: usize, max_sequences: usize) {
+fn check(seed: u64, n_blocks: usize, max_sequences: usize, n_states: usize) {
     let limits = Limits { context: n_blocks.min(8) * 64, prefill_chunk: 24, max_sequences };
-    let setup = Setup { n_blocks, limits, breaks_off: seed % 2 == 1, ..Setup::default() };
+    let setup = Setup { n_blocks, limits, breaks_off: seed % 2 == 1, n_states, ..Setup::default() };
     let (engine, _) =
         setup.start(|prefix| if prefix.contains(&BAD) { Answer::Panic } else { Answer::Token(next(prefix)) });
     let mut dice = Dice(Xoshiro256::new(seed));
@@ -76,15 +76,25 @@ fn check(seed: u64, n_blocks: usize, max_sequences: usize) {
 
 #[test]
 fn plenty_of_blocks() {
-    (0..6).for_each(|seed| check(seed, 64, 4));
+    (0..6).for_each(|seed| check(seed, 64, 4, 0));
 }
 
 #[test]
 fn too_few_blocks() {
-    (0..6).for_each(|seed| check(100 + seed, 9, 4));
+    (0..6).for_each(|seed| check(100 + seed, 9, 4, 0));
 }
 
 #[test]
 fn one_at_a_time() {
-    (0..4).for_each(|seed| check(200 + seed, 8, 1));
+    (0..4).for_each(|seed| check(200 + seed, 8, 1, 0));
+}
+
+/// Models with recurrent layers, with slots to spare and with hardly any.
+#[test]
+fn states() {
+    for (seed, n_states) in [(300, 8), (301, 8), (302, 2), (303, 3), (304, 64), (305, 5)] {
+        check(seed, 64, 4, n_states);
+        check(seed + 100, 9, 4, n_states);
+        check(seed + 200, 8, 1, n_states);
+    }
 }

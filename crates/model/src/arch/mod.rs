@@ -25,6 +25,8 @@ mod granitemoe;
 mod hunyuan;
 mod hunyuan_moe;
 mod internlm2;
+mod lfm2;
+mod lfm2moe;
 mod llama;
 mod minicpm;
 mod mpt;
@@ -38,6 +40,7 @@ mod qwen2;
 mod qwen2moe;
 mod qwen3;
 mod qwen3moe;
+mod qwen3next;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -93,4 +96,7 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &dots1::DOTS1,
     &hunyuan_moe::HUNYUAN_MOE,
     &deepseek2::DEEPSEEK2,
+    &lfm2::LFM2,
+    &lfm2moe::LFM2MOE,
+    &qwen3next::QWEN3NEXT,
 ];

@@ -5,7 +5,7 @@
 
 use crate::architecture::{WindowPattern, WindowedRope};
 use crate::rope::RopeScaling;
-use crate::{Error, HyperParams, LayerParams, Result};
+use crate::{Error, HyperParams, LayerParams, Mixer, Result};
 use checkpoint::Value;
 use compute::NormKind;
 
@@ -30,6 +30,7 @@ pub(super) fn numbers(hyper: &HyperParams, n_dense: usize) -> Result<Fields> {
     numbers.rope()?;
     numbers.windows()?;
     numbers.experts()?;
+    numbers.recurrence()?;
     Ok(numbers.fields)
 }
 
@@ -67,7 +68,12 @@ impl Numbers<'_> {
         self.count("vocab_size", hyper.n_vocab)?;
         self.per_layer("feed_forward_length", |layer| layer.n_ff)?;
         self.per_layer("attention.head_count", |layer| layer.n_heads)?;
-        self.per_layer("attention.head_count_kv", |layer| layer.n_kv_heads)?;
+        // Files of models with the delta rule have the number of the layers that attend; others tell them by it.
+        let attending = hyper.layers.iter().map(|layer| layer.n_kv_heads).max().unwrap_or(0);
+        self.per_layer("attention.head_count_kv", |layer| match layer.mixer {
+            Mixer::DeltaRule(_) => attending,
+            Mixer::Attention | Mixer::ShortConv { .. } => layer.n_kv_heads,
+        })?;
         let first = |of: fn(&LayerParams) -> usize| hyper.layers.first().map_or(0, of);
         self.count("attention.key_length", first(|layer| layer.head_dim))?;
         self.count("attention.value_length", first(|layer| layer.v_head_dim))?;
@@ -213,6 +219,27 @@ impl Numbers<'_> {
             self.put("attention.sliding_window_pattern", Value::flags(&flags));
         }
         Ok(())
+    }
+
+    fn recurrence(&mut self) -> Result<()> {
+        let layers = &self.hyper.layers;
+        let is_recurrent = |layer: &LayerParams| layer.mixer != Mixer::Attention;
+        match layers.iter().find(|layer| is_recurrent(layer)).map(|layer| layer.mixer) {
+            None | Some(Mixer::Attention) => Ok(()),
+            Some(Mixer::ShortConv { n_taps }) => self.count("shortconv.l_cache", n_taps),
+            Some(Mixer::DeltaRule(delta)) => {
+                let period = layers.iter().position(|layer| !is_recurrent(layer)).map(|first| first + 1);
+                let regular = |p: &usize| layers.iter().enumerate().all(|(i, l)| is_recurrent(l) == ((i + 1) % p != 0));
+                if let Some(period) = period.filter(regular) {
+                    self.count("full_attention_interval", period)?;
+                }
+                self.count("ssm.conv_kernel", delta.n_taps)?;
+                self.count("ssm.state_size", delta.k_dim)?;
+                self.count("ssm.group_count", delta.n_k_heads)?;
+                self.count("ssm.time_step_rank", delta.n_v_heads)?;
+                self.count("ssm.inner_size", delta.v_width())
+            }
+        }
     }
 
     fn experts(&mut self) -> Result<()> {

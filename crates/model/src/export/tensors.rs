@@ -42,6 +42,8 @@ enum Source {
     TransposedRuns(String, [usize; 2], Vec<Range<usize>>),
     /// A vector of the source with `offset` added and its elements in another order.
     Vector { name: String, offset: f32, heads: Vec<Heads>, runs: Vec<Range<usize>> },
+    /// The negative of the power of a vector of the source.
+    NegativePower(String),
     /// Numbers.
     Made(Vec<f32>),
 }
@@ -81,6 +83,10 @@ impl ExportTensor {
                     runs => runs.iter().cloned().flatten().collect(),
                 };
                 made(&order.into_iter().map(at).collect::<Vec<f32>>())
+            }
+            Source::NegativePower(name) => {
+                let values = checkpoint.load(name)?.to_f32().map_err(|e| self.failed(e))?;
+                made(&values.iter().map(|v| -v.exp()).collect::<Vec<f32>>())
             }
             Source::Made(values) => made(values),
         }
@@ -135,6 +141,9 @@ const EXACT: &[&str] = &["ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", 
 
 /// Parts that are vectors, whatever their shape in the source.
 const VECTORS: &[&str] = &["ffn_gate_inp_shexp", "exp_probs_b", "attn_sinks"];
+
+/// Factors of convolutions: single precision, and no third dimension of one.
+const TAPS: &[&str] = &["ssm_conv1d", "shortconv.conv"];
 
 /// Where the tensor called `name` is in the model; none: it is no matrix that may be quantized.
 pub(crate) fn site(name: &str, shape: &Shape, hyper: &HyperParams, is_tied: bool) -> Option<Site> {
@@ -201,6 +210,7 @@ fn renamed(
         for part in hugging_face::layer_parts(architecture).into_iter().filter(|part| !absent(part)) {
             maker.add(&format!("blk.{layer}.{part}"), Some(layer))?;
         }
+        maker.decay(layer);
     }
     maker.add("output_norm", None)?;
     if is_tied {
@@ -252,6 +262,20 @@ impl Maker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The decay of a layer with the delta rule, which the source has as its negative's logarithm.
+    fn decay(&mut self, layer: usize) {
+        let Some(info) = self.names.find(&format!("blk.{layer}.ssm_a.log")).cloned() else { return };
+        self.used.insert(info.name.clone());
+        self.tensors.push(ExportTensor {
+            name: self.names.house_spelling(&format!("blk.{layer}.ssm_a")),
+            shape: info.shape,
+            dtype: DType::F32,
+            source_bytes: info.bytes,
+            site: None,
+            source: Source::NegativePower(info.name),
+        });
     }
 
     /// Gate and up of all experts, which the source has in one tensor: the rows of the gate of each, then those of up.
@@ -365,6 +389,7 @@ impl Maker<'_> {
     fn single(&mut self, name: &str, info: &TensorInfo, layer: Option<usize>) -> Result<ExportTensor> {
         self.used.insert(info.name.clone());
         let part = name.rsplit_once('.').map_or(name, |(base, _)| base.rsplit('.').next().unwrap_or(base));
+        let is_taps = TAPS.iter().any(|taps| name.strip_suffix(".weight").is_some_and(|base| base.ends_with(taps)));
         let turned = match info.shape.dims() {
             &[n_in, n_out] if self.names.is_transposed(name) => Some([n_in, n_out]),
             _ => None,
@@ -373,6 +398,7 @@ impl Maker<'_> {
             (Some([n_in, n_out]), _) => Shape::new(&[n_out, n_in]),
             // Vectors that some files store as a matrix of one row.
             (None, &[1, len]) if VECTORS.contains(&part) => Shape::new(&[len]),
+            (None, &[width, 1, n] | &[width, n, 1]) if is_taps => Shape::new(&[width, n]),
             _ => Some(info.shape),
         };
         let shape = shape.ok_or_else(|| Error::Overflow { what: name.to_owned() })?;
@@ -380,12 +406,13 @@ impl Maker<'_> {
         let n = shape.dims().first().copied().unwrap_or(0);
         let heads =
             layer.map_or_else(Vec::new, |layer| row_order::heads(self.hyper.architecture, self.hyper, layer, part, n));
-        let offset = if part.ends_with("norm") && name.ends_with(".weight") { self.names.norm_offset() } else { 0.0 };
+        let is_norm = part.ends_with("norm") && part != "ssm_norm" && name.ends_with(".weight");
+        let offset = if is_norm { self.names.norm_offset() } else { 0.0 };
         let is_vector = shape.dims().len() == 1;
         let runs = layer.filter(|_| part == "attn_qkv").map_or_else(Vec::new, |layer| self.runs_by_head(layer));
         let source = if let Some(dims) = turned {
             Source::Transposed(info.name.clone(), dims, Vec::new())
-        } else if is_vector && (offset != 0.0 || !heads.is_empty() || !runs.is_empty()) {
+        } else if is_taps || is_vector && (offset != 0.0 || !heads.is_empty() || !runs.is_empty()) {
             Source::Vector { name: info.name.clone(), offset, heads, runs }
         } else if !runs.is_empty() {
             Source::Runs(info.name.clone(), runs)
@@ -419,6 +446,7 @@ impl Maker<'_> {
         let q_dim = latent.map_or(params.q_dim(), |latent| params.n_heads * (latent.rope_dim + latent.nope_dim));
         let attention_dim = latent.map_or(params.attention_dim(), |latent| params.n_heads * latent.v_dim);
         let shapes: &[[usize; 2]] = match base.rsplit('.').next().unwrap_or_default() {
+            "attn_q" if self.hyper.architecture.gated_attention => &[[params.q_dim().saturating_mul(2), width]],
             "attn_q" => &[[q_dim, width]],
             "attn_k" => &[[params.k_dim(), width]],
             "attn_v" => &[[params.v_dim(), width]],

@@ -21,18 +21,23 @@ impl Loader<'_> {
     ) -> Result<AttentionWeights> {
         let width = self.hyper.width;
         let name = |part: &str| format!("blk.{i}.{part}");
+        let mut gate = None;
         let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
             self.fused(&name("attn_qkv"), self.qkv_rows(layer), width)?
         } else {
-            [
-                self.projection(&name("attn_q"), &[layer.q_dim(), width])?,
-                self.projection(&name("attn_k"), &[layer.k_dim(), width])?,
-                self.projection(&name("attn_v"), &[layer.v_dim(), width])?,
-            ]
+            let q = if self.hyper.architecture.gated_attention {
+                let [q, gate_of_q] = self.fused(&name("attn_q"), gated_rows(layer), width)?;
+                gate = Some(gate_of_q);
+                q
+            } else {
+                self.projection(&name("attn_q"), &[layer.q_dim(), width])?
+            };
+            let k = self.projection(&name("attn_k"), &[layer.k_dim(), width])?;
+            [q, k, self.projection(&name("attn_v"), &[layer.v_dim(), width])?]
         };
         let q_norm = self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?;
         let k_norm = self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?;
-        Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope })
+        Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope, gate })
     }
 
     /// Latent attention. Files have what rotates of a head at its end, and the matrices of keys and values in one or apart.
@@ -107,4 +112,10 @@ impl Loader<'_> {
         }
         row_order::by_head(layer)
     }
+}
+
+/// Where the queries of each head lie in a matrix that has a gate after those of each, and where the gate does.
+fn gated_rows(layer: &LayerParams) -> [Vec<Range<usize>>; 2] {
+    let dim = layer.head_dim;
+    [0, 1].map(|part| (0..layer.n_heads).map(|head| (2 * head + part) * dim..(2 * head + part + 1) * dim).collect())
 }

@@ -9,11 +9,12 @@ mod feed_forward;
 mod fetch;
 mod parts;
 mod positions;
+mod recurrence;
 
 pub(crate) use fetch::{chosen_rows, in_tensor, transposed};
 
 use crate::convention::{Convention, Names};
-use crate::hyper::{HyperParams, LayerParams};
+use crate::hyper::{HyperParams, LayerParams, Mixer};
 use crate::weights::{Block, Weights};
 use crate::{Error, Result};
 use checkpoint::Checkpoint;
@@ -182,16 +183,20 @@ impl Loader<'_> {
         let ffn_norm =
             if pre { Some(self.norm(&name(if shares_norm { "attn_norm" } else { "ffn_norm" }), width)?) } else { None };
         let latent = self.hyper.latent.clone();
-        let attention = match (&latent, rope) {
-            (Some(latent), Some(rope)) => self.latent_attention(i, layer, latent, rope)?,
-            (_, rope) => self.plain_attention(i, layer, rope)?,
+        let (attention, output) = match (&layer.mixer, &latent, rope) {
+            (Mixer::ShortConv { n_taps }, ..) => (self.short_conv(i, *n_taps)?, "shortconv.out_proj"),
+            (Mixer::DeltaRule(params), ..) => (self.delta_rule(i, params)?, "ssm_out"),
+            (Mixer::Attention, Some(latent), Some(rope)) => {
+                (self.latent_attention(i, layer, latent, rope)?, "attn_output")
+            }
+            (Mixer::Attention, _, rope) => (self.plain_attention(i, layer, rope)?, "attn_output"),
         };
-        let attention_dim = latent.map_or(layer.attention_dim(), |latent| layer.n_heads * latent.v_dim);
+        let mixed_dim = latent.map_or(layer.mixed_dim(width), |latent| layer.n_heads * latent.v_dim);
         Ok(Block {
             attn_norm,
             attention,
             sinks: self.optional_vector(&name("attn_sinks.weight"), layer.n_heads)?,
-            o: self.projection(&name("attn_output"), &[width, attention_dim])?,
+            o: self.projection(&name(output), &[width, mixed_dim])?,
             attn_post_norm: if post { Some(self.norm(&name("post_attention_norm"), width)?) } else { None },
             ffn_norm,
             feed_forward: self.feed_forward(i, layer.n_ff)?,

@@ -124,8 +124,13 @@ impl Loader<'_> {
 
     /// Values that are in no file in this form.
     pub(super) fn made_vector(&mut self, name: &str, values: &[f32]) -> Result<Weight> {
+        self.made(name, values, &[values.len()])
+    }
+
+    /// The same for a small table.
+    pub(super) fn made(&mut self, name: &str, values: &[f32], dims: &[usize]) -> Result<Weight> {
         let overflow = || Error::Overflow { what: name.to_owned() };
-        let shape = Shape::new(&[values.len()]).ok_or_else(overflow)?;
+        let shape = Shape::new(dims).ok_or_else(overflow)?;
         let tensor = HostTensor::from_f32(name, shape, values).map_err(|e| in_tensor(name, e))?;
         let weight = self.device.upload(&tensor, WeightUse::Vector)?;
         self.resident_bytes += weight.resident_bytes() as u64;

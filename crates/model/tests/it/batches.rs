@@ -2,19 +2,27 @@
 //! cache.
 
 use crate::fixtures::{find_or_skip, ids, json, max_difference};
-use crate::running::{all_logits, batch, blocks, cache, load};
-use compute::{KvType, Precision, SequenceRows};
+use crate::running::{all_logits, batch, blocks, cache, load, states};
+use compute::{KvType, Precision, SequenceRows, StateRows};
 use model::{Batch, Decoder};
 
-/// Families that differ in what attention sees.
-const NAMES: &[&str] = &["llama", "gemma2", "gemma3", "phi3", "qwen3_moe"];
+/// Families that differ in what attention sees, and such as keep states.
+const NAMES: &[&str] = &[
+    "archs/llama",
+    "archs/gemma2",
+    "archs/gemma3",
+    "archs/phi3",
+    "archs/qwen3_moe",
+    "families/lfm2",
+    "families/qwen3_next",
+];
 
 /// Sums may be taken in another order, no more.
 const BOUND: f32 = 2e-4;
 
 fn each(check: impl Fn(&str, &dyn Fn(usize) -> Decoder, &[u32])) {
     for name in NAMES {
-        let Some(folder) = find_or_skip(&format!("archs/{name}"), true) else { continue };
+        let Some(folder) = find_or_skip(name, true) else { continue };
         let tokens = ids(&json(&folder.join("ref.json"))["ids"]);
         check(name, &|max_rows| load(&folder.join("model.gguf"), Precision::F32, max_rows), &tokens);
     }
@@ -61,7 +69,11 @@ fn sequences_do_not_see_each_other() {
                 whole.rows.positions.extend(0..part.len() as u32);
                 // Their blocks in any order.
                 let rows = start..start + part.len();
-                whole.rows.sequences.push(SequenceRows { rows, blocks: blocks(2 - number) });
+                whole.rows.sequences.push(SequenceRows {
+                    rows,
+                    blocks: blocks(2 - number),
+                    states: states(0, 2 - number),
+                });
             }
             whole.logits = (0..tokens.len() as u32).collect();
             let mut cache = cache(&decoder);
@@ -130,7 +142,9 @@ fn a_pass_can_be_broken_off() {
         let mut cache = cache(&decoder);
         let (before, rest) = tokens.split_at(9);
         decoder.forward(&batch(before, 0, 0), &mut cache).unwrap();
-        let rest = batch(rest, before.len(), 0);
+        let mut rest = batch(rest, before.len(), 0);
+        // States that are only read stay.
+        rest.rows.sequences[0].states = Some(StateRows { from: Some(0), to: 5, saves: Vec::new() });
         let mut n_asked = 0usize;
         let got = loop {
             let left = std::cell::Cell::new(n_asked);

@@ -3,7 +3,7 @@
 use crate::made::{Made, Meta};
 use crate::running::device;
 use compute::cpu::CpuDevice;
-use compute::{KvType, Precision, Rows, SequenceRows};
+use compute::{KvType, Precision, Rows, SequenceRows, StateRows};
 use model::{Batch, Decoder, LoadOptions, LoadProgress};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -157,7 +157,10 @@ fn try_to_run(made: &Made, device: &Arc<CpuDevice>) {
     let mut all = |_| ControlFlow::Continue(());
     let Ok(mut decoder) = Decoder::load(&checkpoint, device.clone(), &options, &mut all) else { return };
     let Ok(mut cache) = decoder.new_cache(64, KvType::F16) else { return };
-    let rows = Rows { positions: vec![0, 1], sequences: vec![SequenceRows { rows: 0..2, blocks: vec![0] }] };
+    let rows = Rows {
+        positions: vec![0, 1],
+        sequences: vec![SequenceRows { rows: 0..2, blocks: vec![0], states: Some(StateRows::default()) }],
+    };
     let _ = decoder.forward(&Batch { tokens: vec![1, 2], rows, logits: vec![1] }, &mut cache);
 }
 

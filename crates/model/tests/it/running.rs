@@ -2,7 +2,7 @@
 
 use checkpoint::{Checkpoint, OpenOptions};
 use compute::cpu::{CpuDevice, CpuOptions};
-use compute::{KV_BLOCK, KvCache, KvType, Precision, Rows, SequenceRows};
+use compute::{KV_BLOCK, KvCache, KvType, Precision, Rows, SequenceRows, StateRows};
 use model::{Batch, Decoder, LoadOptions};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -34,6 +34,12 @@ pub(crate) fn blocks(number: usize) -> Vec<u32> {
     (number * per_sequence..(number + 1) * per_sequence).map(|b| b as u32).collect()
 }
 
+/// The states of sequence `number`, for models that have any: one slot, read and written.
+pub(crate) fn states(first_position: usize, number: usize) -> Option<StateRows> {
+    let slot = number as u32;
+    Some(StateRows { from: (first_position > 0).then_some(slot), to: slot, saves: Vec::new() })
+}
+
 /// The tokens of one sequence from `first_position` on, logits of all rows.
 pub(crate) fn batch(tokens: &[u32], first_position: usize, sequence: usize) -> Batch {
     let n = tokens.len();
@@ -41,7 +47,11 @@ pub(crate) fn batch(tokens: &[u32], first_position: usize, sequence: usize) -> B
         tokens: tokens.to_vec(),
         rows: Rows {
             positions: (first_position..first_position + n).map(|p| p as u32).collect(),
-            sequences: vec![SequenceRows { rows: 0..n, blocks: blocks(sequence) }],
+            sequences: vec![SequenceRows {
+                rows: 0..n,
+                blocks: blocks(sequence),
+                states: states(first_position, sequence),
+            }],
         },
         logits: (0..n as u32).collect(),
     }

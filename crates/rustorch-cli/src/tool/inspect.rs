@@ -125,7 +125,7 @@ fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings
         PlanRow::Weights { group, dtype, n_tensors, bytes } => {
             Some(json!({"group": group.name(), "type": dtype.name(), "n_tensors": n_tensors, "bytes": bytes}))
         }
-        PlanRow::Cache { .. } | PlanRow::Scratch { .. } => None,
+        PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => None,
     });
     json!({
         "context": context,

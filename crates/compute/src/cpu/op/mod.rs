@@ -3,6 +3,8 @@
 //! What belongs here: what operations share: pool, scratch, the check of [`Rows`]. What does not: inner loops (`simd`).
 
 pub(crate) mod attend;
+pub(crate) mod causal_conv;
+pub(crate) mod delta_rule;
 pub(crate) mod embed;
 pub(crate) mod experts;
 pub(crate) mod feed_forward;
@@ -11,9 +13,11 @@ pub(crate) mod linear;
 pub(crate) mod logits;
 pub(crate) mod low_rank;
 pub(crate) mod norm;
+pub(crate) mod output_gate;
 pub(crate) mod product;
 pub(crate) mod qkv;
 pub(crate) mod rope;
+pub(crate) mod short_conv;
 
 use super::{
     argument,
@@ -57,6 +61,7 @@ pub(crate) struct OpScratch {
     pub(crate) attend: attend::AttendScratch,
     pub(crate) experts: experts::ExpertScratch,
     pub(crate) heads: latent::HeadScratch,
+    pub(crate) delta_rule: delta_rule::DeltaScratch,
     pub(crate) products: product::ProductScratch,
 }
 
