@@ -74,6 +74,13 @@ pub enum PlanRow {
         /// Bytes when full.
         bytes: u64,
     },
+    /// Adapters.
+    Adapters {
+        /// How many.
+        n_adapters: usize,
+        /// Bytes of their matrices.
+        bytes: u64,
+    },
     /// Activations of one pass.
     Scratch {
         /// Rows of a pass.
@@ -87,7 +94,10 @@ impl PlanRow {
     /// Its bytes.
     pub fn bytes(&self) -> u64 {
         match *self {
-            PlanRow::Weights { bytes, .. } | PlanRow::Cache { bytes, .. } | PlanRow::Scratch { bytes, .. } => bytes,
+            PlanRow::Weights { bytes, .. }
+            | PlanRow::Adapters { bytes, .. }
+            | PlanRow::Cache { bytes, .. }
+            | PlanRow::Scratch { bytes, .. } => bytes,
         }
     }
 }
@@ -101,6 +111,7 @@ impl fmt::Display for PlanRow {
             PlanRow::Cache { n_positions, dtype, bytes } => {
                 write!(f, "KV cache {dtype:?}: {n_positions} positions, {bytes} bytes")
             }
+            PlanRow::Adapters { n_adapters, bytes } => write!(f, "adapters: {n_adapters}, {bytes} bytes"),
             PlanRow::Scratch { n_rows, bytes } => write!(f, "scratch: {n_rows} rows, {bytes} bytes"),
         }
     }
@@ -109,10 +120,12 @@ impl fmt::Display for PlanRow {
 /// The memory that a model, its cache and its scratch will take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Its lines: weights (largest first), cache, scratch.
+    /// Its lines: weights (largest first), adapters, cache, scratch.
     pub rows: Vec<PlanRow>,
     /// Bytes of all weights.
     pub weights_bytes: u64,
+    /// Bytes of all adapters.
+    pub adapters_bytes: u64,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
     /// Bytes of one pass's activations.
@@ -165,11 +178,33 @@ impl MemoryPlan {
             .map(|((group, dtype), (n_tensors, bytes))| PlanRow::Weights { group, dtype, n_tensors, bytes })
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.bytes()));
-        let weights = MemoryPlan { rows, weights_bytes, kv_bytes: 0, scratch_bytes: 0, total_bytes: weights_bytes };
+        let weights = MemoryPlan {
+            rows,
+            weights_bytes,
+            adapters_bytes: 0,
+            kv_bytes: 0,
+            scratch_bytes: 0,
+            total_bytes: weights_bytes,
+        };
         weights.resized(hyper, n_positions, kv_type, max_rows)
     }
 
-    /// The same weights with another cache and other passes.
+    /// The same with these adapters, whose tensors' bytes count as they are in their files.
+    pub fn with_adapters<'a>(mut self, adapters: impl Iterator<Item = &'a Checkpoint>) -> MemoryPlan {
+        let (mut n_adapters, mut bytes) = (0, 0u64);
+        for adapter in adapters {
+            n_adapters += 1;
+            bytes = adapter.tensors().iter().fold(bytes, |sum, tensor| sum.saturating_add(tensor.bytes));
+        }
+        if n_adapters > 0 {
+            self.rows.push(PlanRow::Adapters { n_adapters, bytes });
+        }
+        self.adapters_bytes = self.adapters_bytes.saturating_add(bytes);
+        self.total_bytes = self.total_bytes.saturating_add(bytes);
+        self
+    }
+
+    /// The same weights and adapters with another cache and other passes.
     pub fn resized(
         &self,
         hyper: &HyperParams,
@@ -177,15 +212,17 @@ impl MemoryPlan {
         kv_type: KvType,
         max_rows: usize,
     ) -> Result<MemoryPlan> {
-        let weights_bytes = self.weights_bytes;
-        let mut rows: Vec<PlanRow> = self.weights().cloned().collect();
+        let (weights_bytes, adapters_bytes) = (self.weights_bytes, self.adapters_bytes);
+        let is_kept = |row: &&PlanRow| matches!(row, PlanRow::Weights { .. } | PlanRow::Adapters { .. });
+        let mut rows: Vec<PlanRow> = self.rows.iter().filter(is_kept).cloned().collect();
         let kv_bytes = kv_bytes(hyper, n_positions, kv_type)?;
         let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes;
         rows.push(PlanRow::Cache { n_positions, dtype: kv_type, bytes: kv_bytes });
         rows.push(PlanRow::Scratch { n_rows: max_rows, bytes: scratch_bytes });
-        let total_bytes = weights_bytes.checked_add(kv_bytes).and_then(|sum| sum.checked_add(scratch_bytes));
+        let parts = [weights_bytes, adapters_bytes, kv_bytes, scratch_bytes];
+        let total_bytes = parts.into_iter().try_fold(0u64, u64::checked_add);
         let total_bytes = total_bytes.ok_or_else(|| Error::Overflow { what: "the whole plan".to_owned() })?;
-        Ok(MemoryPlan { rows, weights_bytes, kv_bytes, scratch_bytes, total_bytes })
+        Ok(MemoryPlan { rows, weights_bytes, adapters_bytes, kv_bytes, scratch_bytes, total_bytes })
     }
 
     /// The lines of the weights.
@@ -197,7 +234,7 @@ impl MemoryPlan {
     pub fn is_quantized(&self) -> bool {
         self.rows.iter().any(|row| match row {
             PlanRow::Weights { group, dtype, .. } => *group != WeightGroup::Other && dtype.is_quantized(),
-            PlanRow::Cache { .. } | PlanRow::Scratch { .. } => false,
+            PlanRow::Adapters { .. } | PlanRow::Cache { .. } | PlanRow::Scratch { .. } => false,
         })
     }
 }

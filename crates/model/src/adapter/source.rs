@@ -49,7 +49,7 @@ pub(crate) fn is_adapter(metadata: &Metadata) -> bool {
 }
 
 fn has_config(metadata: &Metadata) -> bool {
-    metadata.get("adapter_config.peft_type").is_some()
+    metadata.get("adapter_config.peft_type").is_some_and(|kind| !matches!(kind, Value::Null))
 }
 
 /// Reads which pairs there are. Error: no adapter, one of another kind or for another family, a tensor that is not part

@@ -11,6 +11,7 @@ mod exit;
 mod help;
 mod history;
 mod load;
+mod lora;
 mod model;
 mod multi;
 mod params;
@@ -111,6 +112,7 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &params::PARAMS,
     &set::SET,
     &model::MODEL,
+    &lora::LORA,
     &backend::BACKEND,
 ];
 

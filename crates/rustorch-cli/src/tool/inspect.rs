@@ -2,6 +2,7 @@
 
 use super::Tool;
 use crate::{
+    adapters,
     exit::Result,
     fitting::{self, Fitting},
     loading, output, paths,
@@ -110,7 +111,12 @@ fn model_json(hyper: &HyperParams) -> serde_json::Value {
 /// The plan as loading would make it, and the same with the file's own types where it does not fit.
 fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings) -> serde_json::Value {
     let allowed = fitting::allowed(settings);
-    let fitting = Fitting { checkpoint, settings, hyper, n_sequences: 1, saves: true, allowed };
+    let adapters = match adapters::open(settings) {
+        Ok(adapters) => adapters,
+        Err(failure) => return json!({"error": failure.error, "cause": failure.cause}),
+    };
+    let adapters = adapters.as_slice();
+    let fitting = Fitting { checkpoint, settings, hyper, n_sequences: 1, saves: true, allowed, adapters };
     let (plan, context, mixture, saved_positions) = match fitting.fit() {
         Ok(fit) => (fit.plan, fit.context, fit.mixture, fit.saved_positions),
         Err(_) => {
@@ -125,7 +131,7 @@ fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings
         PlanRow::Weights { group, dtype, n_tensors, bytes } => {
             Some(json!({"group": group.name(), "type": dtype.name(), "n_tensors": n_tensors, "bytes": bytes}))
         }
-        PlanRow::Cache { .. } | PlanRow::Scratch { .. } => None,
+        PlanRow::Adapters { .. } | PlanRow::Cache { .. } | PlanRow::Scratch { .. } => None,
     });
     json!({
         "context": context,
@@ -133,6 +139,7 @@ fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings
         "quantize": mixture.map(|mixture| mixture.name),
         "weights": weights.collect::<Vec<_>>(),
         "weights_bytes": plan.weights_bytes,
+        "adapters_bytes": plan.adapters_bytes,
         "kv_bytes": plan.kv_bytes,
         "saved_prefixes_tokens": saved_positions,
         "scratch_bytes": plan.scratch_bytes,
