@@ -7,7 +7,7 @@ use crate::convention::Convention;
 use crate::load::{Placed, chosen_rows, in_tensor, transposed};
 use crate::{Error, HyperParams, Result, hugging_face, row_order};
 use checkpoint::Checkpoint;
-use compute::{Device, LowRank, Projection, WeightUse};
+use compute::{Device, LowRank, Projection, Weight, WeightUse};
 use std::collections::HashMap;
 use tensor::{HostTensor, Shape};
 
@@ -49,10 +49,12 @@ impl Fit<'_> {
                 continue;
             }
             let Some(found) = targets.get(&pair.target) else { return Err(self.no_target(pair)) };
+            // Several matrices of the model that are one in the adapter's eyes share `a`.
+            let mut narrow = None;
             for target in found {
                 match target.expert {
                     Some(expert) => experts.entry(target.place).or_default().push((expert, pair)),
-                    None => additions.push(self.whole(source.convention, target.place, pair)?),
+                    None => additions.push(self.whole(source.convention, target.place, pair, &mut narrow)?),
                 }
             }
         }
@@ -104,14 +106,18 @@ impl Fit<'_> {
     }
 
     /// The addition of a pair to a whole matrix or stack.
-    fn whole(&self, convention: Convention, place: usize, pair: &Pair) -> Result<Addition> {
+    fn whole(
+        &self,
+        convention: Convention,
+        place: usize,
+        pair: &Pair,
+        narrow: &mut Option<Weight>,
+    ) -> Result<Addition> {
         let placed = self.placed.get(place).ok_or_else(|| self.no_target(pair))?;
         let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
-        let whole_rows = placed.rows.iter().map(|rows| rows.end).max();
         let (usage, a, b) = match *placed.weight.shape().dims() {
             [n_out, n_in] => {
-                let n_rows = whole_rows.unwrap_or(n_out);
-                let rank = b.shape().row_len();
+                let (n_rows, rank) = (placed.n_rows, b.shape().row_len());
                 check_shape(&b, &pair.b, &[n_rows, rank])?;
                 check_shape(&a, &pair.a, &[rank, n_in])?;
                 let b = match self.order(convention, placed, n_rows)? {
@@ -128,9 +134,11 @@ impl Fit<'_> {
             }
             _ => return Err(self.no_target(pair)),
         };
-        let low_rank =
-            LowRank { a: self.device.upload(&a, usage)?, b: self.device.upload(&b, usage)?, scale: pair.scale };
-        Ok(Addition { place, low_rank })
+        let a = match narrow {
+            Some(a) => a.clone(),
+            None => narrow.insert(self.device.upload(&a, usage)?).clone(),
+        };
+        Ok(Addition { place, low_rank: LowRank { a, b: self.device.upload(&b, usage)?, scale: pair.scale } })
     }
 
     /// For each row of the matrix on the device the row of the adapter's. `None`: the same.

@@ -50,7 +50,7 @@ pub(super) const LORA: Command = Command {
         ja: "次の回答から有効。メッセージと設定は保持し、KV キャッシュは次の発言で作り直す。使えないアダプタでは何も変わらない",
     },
     example: "/lora add ~/adapters/story:0.8",
-    completes: Completes::Path,
+    completes: Completes::WordThenPath(&["add", "remove", "scale"]),
     run,
 };
 

@@ -56,6 +56,8 @@ pub(crate) enum Completes {
     Path,
     /// Words.
     Words(fn() -> Vec<String>),
+    /// One of some words, and behind it file names.
+    WordThenPath(&'static [&'static str]),
 }
 
 /// A text in both languages.
