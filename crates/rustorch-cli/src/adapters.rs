@@ -19,8 +19,8 @@ crate::messages::messages! {
     adapter_failed(path) { "cannot use the adapter {path}", "アダプタ {path} を使えません" }
     /// What one is.
     adapter_hint() {
-        "an adapter is a PEFT folder (adapter_model.safetensors with adapter_config.json) or a GGUF file, made for this model",
-        "アダプタは、このモデル用に作られた PEFT フォルダ(adapter_model.safetensors と adapter_config.json)または GGUF ファイルです"
+        "an adapter is a folder of PEFT or mlx-lm (with an adapter_config.json) or a GGUF file, made for this model",
+        "アダプタは、このモデル用に作られた PEFT・mlx-lm のフォルダ(adapter_config.json を含む)または GGUF ファイルです"
     }
 }
 

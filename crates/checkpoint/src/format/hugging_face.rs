@@ -77,11 +77,11 @@ const QUANTIZE_CONFIG: &str = "quantize_config.json";
 /// What stands for it beside graphs that ONNX Runtime's model builder wrote.
 pub(super) const GENAI: &str = "genai_config.json";
 
-/// What says how the weights of an adapter are meant, beside them (the `peft` package).
+/// What says how the weights of an adapter are meant, beside them (the `peft` and `mlx-lm` packages).
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// How such weights are called in a directory.
-const ADAPTER_WEIGHTS: &[&str] = &["adapter_model.safetensors", "adapter_model.bin"];
+const ADAPTER_WEIGHTS: &[&str] = &["adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors"];
 
 /// Small JSON files that become metadata, and the prefix of their keys.
 const DESCRIPTIONS: &[(&str, &str)] = &[

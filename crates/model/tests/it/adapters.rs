@@ -32,7 +32,7 @@ fn check(name: &str) {
         let mut decoder = load(&base, Precision::F32, 512);
         let plain = all_logits(&mut decoder, &tokens);
         for which in ["one", "two"] {
-            for path in [folder.join(which), folder.join(format!("{which}.gguf"))] {
+            for path in ["", ".gguf", "-mlx"].map(|end| folder.join(format!("{which}{end}"))) {
                 if !path.exists() {
                     continue;
                 }
@@ -172,4 +172,7 @@ fn configurations() {
     check_config(json!({"lora_alpha": "x"}), "lora_alpha");
     check_config(json!({"lora_alpha": null}), "lora_alpha is missing");
     check_config(json!({"peft_type": null}), "peft_type");
+    check_config(json!({"peft_type": null, "lora_parameters": {"scale": "x"}}), "scale");
+    check_config(json!({"peft_type": null, "lora_parameters": {"rank": 1}}), "scale is missing");
+    check_config(json!({"peft_type": null, "lora_parameters": {"scale": 1}, "fine_tune_type": "dora"}), "dora");
 }

@@ -2,7 +2,7 @@
 
 use super::Tool;
 use crate::{
-    adapters,
+    adapters::{self, Adapter},
     exit::Result,
     fitting::{self, Fitting},
     loading, output, paths,
@@ -30,6 +30,7 @@ pub(super) const TOOL: Tool = Tool {
         "model.format",
         "model.mmap",
         "model.quantize",
+        "model.lora",
         "backend.memory_budget",
         "context.size",
         "context.kv_type",
@@ -50,14 +51,14 @@ const MAX_TEXT: usize = 200;
 fn run(layers: &Layers, values: &Values) -> Result<()> {
     let settings = layers.settings();
     let checkpoint = loading::open(settings)?;
-    let facts = facts(&checkpoint, settings);
+    let facts = facts(&checkpoint, settings, &adapters::open(settings)?);
     if values.has("json") {
         return output::answer_line(&facts.to_string());
     }
     output::answer(&page(&facts))
 }
 
-fn facts(checkpoint: &Checkpoint, settings: &Settings) -> serde_json::Value {
+fn facts(checkpoint: &Checkpoint, settings: &Settings, adapters: &[Adapter]) -> serde_json::Value {
     let metadata: Map<String, serde_json::Value> =
         checkpoint.metadata().iter().map(|(key, value)| (key.to_owned(), value_json(value))).collect();
     let mut types: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
@@ -77,7 +78,7 @@ fn facts(checkpoint: &Checkpoint, settings: &Settings) -> serde_json::Value {
         .map(|t| json!({"name": t.name, "type": t.dtype.to_string(), "shape": t.shape.dims(), "bytes": t.bytes}))
         .collect();
     let (model, memory) = match HyperParams::read(checkpoint) {
-        Ok(hyper) => (model_json(&hyper), memory_json(checkpoint, &hyper, settings)),
+        Ok(hyper) => (model_json(&hyper), memory_json(checkpoint, &hyper, settings, adapters)),
         Err(error) => (json!({"error": error.to_string()}), serde_json::Value::Null),
     };
     json!({
@@ -109,13 +110,13 @@ fn model_json(hyper: &HyperParams) -> serde_json::Value {
 }
 
 /// The plan as loading would make it, and the same with the file's own types where it does not fit.
-fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings) -> serde_json::Value {
+fn memory_json(
+    checkpoint: &Checkpoint,
+    hyper: &HyperParams,
+    settings: &Settings,
+    adapters: &[Adapter],
+) -> serde_json::Value {
     let allowed = fitting::allowed(settings);
-    let adapters = match adapters::open(settings) {
-        Ok(adapters) => adapters,
-        Err(failure) => return json!({"error": failure.error, "cause": failure.cause}),
-    };
-    let adapters = adapters.as_slice();
     let fitting = Fitting { checkpoint, settings, hyper, n_sequences: 1, saves: true, allowed, adapters };
     let (plan, context, mixture, saved_positions) = match fitting.fit() {
         Ok(fit) => (fit.plan, fit.context, fit.mixture, fit.saved_positions),

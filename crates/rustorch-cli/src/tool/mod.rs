@@ -84,6 +84,7 @@ const ENGINE_SETTINGS: &[&str] = &[
     "model.mmap",
     "model.quantize",
     "model.lock",
+    "model.lora",
     "backend.",
     "context.size",
     "context.kv_type",

@@ -94,7 +94,7 @@ fn an_adapter_is_no_model() {
 fn plans_count_adapters() {
     let (home, one) = (Home::new(), adapter("llama/one"));
     let model = llama();
-    let base = ["inspect", "--model", model.to_str().unwrap(), "--ctx", "64", "--json"];
+    let base = ["inspect", "--model", model.to_str().unwrap(), "--ctx", "64", "--prefix-cache", "0", "--json"];
     let plain = home.run(&base).ends_with(0).json()["memory"].clone();
     let with =
         home.run(&[&base[..], &["--lora", one.to_str().unwrap()]].concat()).ends_with(0).json()["memory"].clone();
@@ -102,10 +102,10 @@ fn plans_count_adapters() {
     assert_eq!(plain["adapters_bytes"], 0);
     assert!(bytes > 30_000 && with["total_bytes"] == before + bytes, "{with}");
     let budget = (before + bytes / 2).to_string();
-    run_logits(&home, &["--ctx", "64", "--memory-budget", &budget, "--prefix-cache", "0"]).ends_with(0);
-    let lora = ["--lora", one.to_str().unwrap()];
-    let with = [&["--ctx", "64", "--memory-budget", &budget, "--prefix-cache", "0"][..], &lora].concat();
-    run_logits(&home, &with).ends_with(5);
+    let tight = ["--ctx", "64", "--quantize", "none", "--memory-budget", &budget];
+    run_logits(&home, &tight).ends_with(0);
+    run_logits(&home, &[&tight[..], &["--lora", one.to_str().unwrap()]].concat()).ends_with(5);
+    home.run(&[&base[..], &["--lora", "nothing"]].concat()).ends_with(3);
 }
 
 /// `/lora` in every form, in a script of lines: the answers change and come back.
