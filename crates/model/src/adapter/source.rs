@@ -1,4 +1,4 @@
-//! What a file of adapters holds: as `peft` (Hugging Face) or `mlx-lm` writes it, whose `adapter_config.json` says how, or in
+//! What a file of adapters holds: as `peft` (Hugging Face) or Apple's tools write it, whose `adapter_config.json` says how, or in
 //! the house's convention, which is that of the adapters in GGUF files.
 //!
 //! What is no plain LoRA is refused by name: an adapter applied in part would be another model than its author's.
@@ -9,8 +9,8 @@ use checkpoint::{Checkpoint, Metadata, TensorInfo, Value};
 
 /// Before every number of `adapter_config.json`.
 const CONFIG: &str = "adapter_config.";
-/// Before the numbers of a `mlx-lm` adapter.
-const MLX: &str = "adapter_config.lora_parameters.";
+/// Before the numbers of an adapter whose matrices lie the other way round, as Apple's tools have them.
+const TURNED: &str = "adapter_config.lora_parameters.";
 /// What `peft` puts before the names of the model it wraps.
 const WRAPPER: &str = "base_model.model.";
 /// Where the house's files say what they are.
@@ -42,11 +42,11 @@ pub(super) struct Source {
 
 /// Whether the metadata are those of an adapter, in either convention.
 pub(crate) fn is_adapter(metadata: &Metadata) -> bool {
-    metadata.get(TYPE_KEY).and_then(Value::as_str) == Some("adapter") || is_peft(metadata) || is_mlx(metadata)
+    metadata.get(TYPE_KEY).and_then(Value::as_str) == Some("adapter") || is_peft(metadata) || is_turned(metadata)
 }
 
-fn is_mlx(metadata: &Metadata) -> bool {
-    metadata.iter().any(|(key, _)| key.starts_with(MLX))
+fn is_turned(metadata: &Metadata) -> bool {
+    metadata.iter().any(|(key, _)| key.starts_with(TURNED))
 }
 
 fn is_peft(metadata: &Metadata) -> bool {
@@ -61,8 +61,8 @@ pub(super) fn read(checkpoint: &Checkpoint, architecture: &Architecture) -> Resu
         Source { convention: Convention::House, pairs: house(checkpoint, architecture)? }
     } else if is_peft(metadata) {
         Source { convention: Convention::HuggingFace, pairs: peft(checkpoint)? }
-    } else if is_mlx(metadata) {
-        Source { convention: Convention::HuggingFace, pairs: mlx(checkpoint)? }
+    } else if is_turned(metadata) {
+        Source { convention: Convention::HuggingFace, pairs: turned(checkpoint)? }
     } else if metadata.iter().any(|(key, _)| key.starts_with(CONFIG)) {
         return Err(unsupported("an adapter whose adapter_config.json has no peft_type".to_owned()));
     } else {
@@ -177,15 +177,15 @@ fn peft(checkpoint: &Checkpoint) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// The pairs of a file of `mlx-lm`: products are `x · a · b` there, so that single matrices lie the other way round; stacks
+/// The pairs of a file whose products are `x · a · b`, so that single matrices lie the other way round; stacks
 /// of experts do not. One scale is for all.
-fn mlx(checkpoint: &Checkpoint) -> Result<Vec<Pair>> {
+fn turned(checkpoint: &Checkpoint) -> Result<Vec<Pair>> {
     let metadata = checkpoint.metadata();
     let kind = metadata.str("adapter_config.fine_tune_type")?.unwrap_or("lora");
     if kind != "lora" {
         return Err(unsupported(format!("an adapter of the type {:?}", shown(kind))));
     }
-    let key = format!("{MLX}scale");
+    let key = format!("{TURNED}scale");
     let scale = number(metadata, &key)?.ok_or(Error::MissingKey { key })?;
     let mut pairs = Vec::new();
     for info in checkpoint.tensors() {
