@@ -13,7 +13,7 @@ messages! {
     /// The file has no name that can be used.
     bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
     /// The old model's adapters.
-    adapters_left(n) { "  {n} adapters of the old model are no longer in use", "  元のモデルのアダプタ {n} 個は使わなくなりました" }
+    adapters_left(n) { "  adapters of the old model, no longer in use: {n}", "  元のモデルのアダプタ {n} 個は使わなくなりました" }
 }
 
 /// The row.
