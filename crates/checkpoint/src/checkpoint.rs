@@ -124,6 +124,14 @@ impl Checkpoint {
         Self::of(path, format::open(path, options)?)
     }
 
+    /// Opens the adapter at `path`, as [`Checkpoint::open`] does a model: a file, or a directory that has one beside its
+    /// `adapter_config.json`. Whether it is one is for the reader of its metadata to say.
+    ///
+    /// Error: as of `open`; a directory without an adapter.
+    pub fn open_adapter(path: &Path, options: &OpenOptions) -> Result<Self> {
+        Self::of(path, format::open_adapter(path, options)?)
+    }
+
     /// Opens a model whose one file is in memory: a GGUF file that is part of the program. `name` stands in messages and
     /// in [`Checkpoint::path`]; [`Checkpoint::files`] are none.
     ///

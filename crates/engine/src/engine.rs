@@ -1,7 +1,7 @@
 //! The handle: checks what callers ask for, hands it to the worker, and brings answers back. No scheduling here.
 
 use crate::{
-    BenchRequest, BenchTimings, Error, Event, Forward, Info, Request, Result, Stream, Vocabulary,
+    AdapterChange, BenchRequest, BenchTimings, Error, Event, Forward, Info, Request, Result, Stream, Vocabulary,
     event::Flags,
     loaded::{Loaded, Spelling},
     sample::Chain,
@@ -9,7 +9,7 @@ use crate::{
     worker::{Command, Worker},
 };
 use compute::{KV_BLOCK, KvType};
-use model::Decoder;
+use model::{AdapterInfo, Decoder};
 use std::{
     ops::ControlFlow,
     sync::{
@@ -234,6 +234,15 @@ impl Engine {
             }
         }
         self.ask(|reply| Command::Bench(request.clone(), reply))?
+    }
+
+    /// Changes the adapters once no answer is in progress, and forgets all cached prefixes: they were another model's.
+    /// Requests that come meanwhile wait. Returns the adapters there are then, in order.
+    ///
+    /// # Errors
+    /// [`Error::Model`] with what the model says: everything is as before then.
+    pub fn adapt(&self, change: AdapterChange) -> Result<Vec<AdapterInfo>> {
+        self.ask(|reply| Command::Adapt(change, reply))?
     }
 
     /// How many of these tokens are in the cache now: what a request for them would not have to compute, its last

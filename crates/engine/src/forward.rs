@@ -1,8 +1,9 @@
 //! The two things that the worker needs from below, as traits: numbers for tokens, and text for tokens. The real ones
 //! are `model`'s decoder with its cache and `text`'s tokenizer; tests script their own.
 
-use crate::Result;
+use crate::{AdapterChange, Error, Result};
 use compute::{DeviceInfo, KV_BLOCK};
+use model::AdapterInfo;
 
 /// One pass: what `model` calls a batch.
 pub type Batch = model::Batch;
@@ -22,6 +23,13 @@ pub trait Forward: Send {
 
     /// Copies the keys and values of all positions of one block of the cache to another.
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;
+
+    /// Changes the adapters; what is left of them, in order. Keys and values computed before are of no use any more. After
+    /// an error everything is as before.
+    fn adapt(&mut self, change: &AdapterChange) -> Result<Vec<AdapterInfo>> {
+        let _ = change;
+        Err(Error::Model("this model takes no adapters".into()))
+    }
 
     /// Makes the cache anew after a panic. What it held is lost.
     fn reset(&mut self) -> Result<()>;

@@ -7,9 +7,10 @@
 //! Where things are: [`Engine`] (the handle), `worker` (the thread), `scheduler` (which rows go into the next pass),
 //! `blocks` (who owns which KV block), `sequence` (one request in progress), [`sample`] (the chain), `stop` (stop
 //! strings), `draft` (guesses
-//! verified many a pass), [`window`] (what fits), [`Stats`].
+//! verified many a pass), `adapter` (changes to a model that runs), [`window`] (what fits), [`Stats`].
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod bench;
 mod blocks;
 mod draft;
@@ -29,6 +30,7 @@ mod stop;
 pub mod window;
 mod worker;
 
+pub use adapter::AdapterChange;
 pub use draft::{MAX_DRAFT, Speculation};
 pub use engine::{Engine, EngineConfig, Limits, Usage};
 pub use error::{Error, Result};

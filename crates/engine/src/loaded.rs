@@ -1,11 +1,11 @@
 //! The real parts behind [`Forward`] and [`Vocabulary`]: a decoder with its cache, and a tokenizer.
 
 use crate::{
-    Error, Result,
+    AdapterChange, Error, Result,
     forward::{Batch, Forward, Info, TextStream, Vocabulary},
 };
 use compute::{KvCache, KvType, StateSpec};
-use model::Decoder;
+use model::{AdapterInfo, Decoder};
 use text::{DecodeStream, Tokenizer};
 
 /// A decoder with the cache made for it.
@@ -53,6 +53,16 @@ impl Forward for Loaded {
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
         let cache = self.cache.as_mut().ok_or_else(|| Error::Model("there is no KV cache".into()))?;
         self.decoder.device().copy_kv_block(cache, from, to).map_err(|error| Error::Model(Box::new(error)))
+    }
+
+    fn adapt(&mut self, change: &AdapterChange) -> Result<Vec<AdapterInfo>> {
+        match change {
+            AdapterChange::Add { source, scale } => self.decoder.add_adapter(source, *scale),
+            AdapterChange::Scale { index, scale } => self.decoder.scale_adapter(*index, *scale),
+            AdapterChange::Remove { index } => self.decoder.remove_adapter(*index),
+        }
+        .map_err(failed)?;
+        Ok(self.decoder.adapters().to_vec())
     }
 
     fn reset(&mut self) -> Result<()> {

@@ -4,7 +4,7 @@
 //! several sequences were in that pass each is tried alone, so that only the culprit fails.
 
 use crate::{
-    BenchRequest, BenchTimings, Error, FinishReason, Forward, Info, Limits, Result, Usage, bench,
+    AdapterChange, BenchRequest, BenchTimings, Error, FinishReason, Forward, Info, Limits, Result, Usage, bench,
     blocks::Blocks,
     draft::{Costs, MAX_EXACT_DRAFT},
     pass::Pass,
@@ -12,6 +12,7 @@ use crate::{
     states::Snapshot,
 };
 use compute::Precision;
+use model::AdapterInfo;
 use std::{
     any::Any,
     collections::VecDeque,
@@ -29,7 +30,9 @@ pub(crate) enum Command {
     /// Run a sequence.
     Run(Box<Sequence>),
     /// Measure.
-    Bench(BenchRequest, SyncSender<Result<BenchTimings>>),
+    Bench(BenchRequest, Reply<BenchTimings>),
+    /// Change the adapters.
+    Adapt(AdapterChange, Reply<Vec<AdapterInfo>>),
     /// How much of this prefix is in the cache?
     CachedPrefix(Vec<u32>, SyncSender<usize>),
     /// Drop all cached prefixes.
@@ -39,6 +42,9 @@ pub(crate) enum Command {
     /// End everything.
     Shutdown,
 }
+
+/// Where an answer goes.
+type Reply<T> = SyncSender<Result<T>>;
 
 /// Bytes of one block of rows that `logits` hands out.
 const SCORE_BYTES: usize = 16 << 20;
@@ -56,7 +62,9 @@ pub(crate) struct Worker {
     blocks: Blocks,
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
-    benches: VecDeque<(BenchRequest, SyncSender<Result<BenchTimings>>)>,
+    benches: VecDeque<(BenchRequest, Reply<BenchTimings>)>,
+    /// They wait until nothing runs.
+    changes: VecDeque<(AdapterChange, Reply<Vec<AdapterInfo>>)>,
     /// Finished, but their readers have not taken everything.
     lingering: Vec<Outbox>,
     pass: Pass,
@@ -94,6 +102,7 @@ impl Worker {
             running: Vec::new(),
             waiting: VecDeque::new(),
             benches: VecDeque::new(),
+            changes: VecDeque::new(),
             lingering: Vec::new(),
             pass: Pass::default(),
             endings: Vec::new(),
@@ -161,6 +170,7 @@ impl Worker {
         match command {
             Command::Run(sequence) => self.waiting.push_back(*sequence),
             Command::Bench(request, reply) => self.benches.push_back((request, reply)),
+            Command::Adapt(change, reply) => self.changes.push_back((change, reply)),
             Command::CachedPrefix(tokens, reply) => {
                 let common = |sequence: &Sequence| {
                     let computed = &sequence.tokens[..sequence.n_computed];
@@ -184,7 +194,12 @@ impl Worker {
         if self.broken && !self.rebuild() {
             return false;
         }
-        self.admit();
+        if self.running.is_empty() {
+            self.adapt();
+        }
+        if self.changes.is_empty() {
+            self.admit();
+        }
         self.guess();
         self.reserve();
         if !self.pass.is_empty() {
@@ -484,6 +499,18 @@ impl Worker {
         for mut sequence in std::mem::take(&mut self.running).into_iter().chain(std::mem::take(&mut self.waiting)) {
             sequence.lose_cache();
             self.conclude(sequence, Ending::Failed(Error::Panicked { message: message.to_string() }));
+        }
+    }
+
+    /// Makes the changes to the adapters that were asked for.
+    fn adapt(&mut self) {
+        while let Some((change, reply)) = self.changes.pop_front() {
+            let model = &mut self.model;
+            let result = catch_unwind(AssertUnwindSafe(|| model.adapt(&change)));
+            let result = result.unwrap_or_else(|panic| Err(Error::Panicked { message: message(&*panic) }));
+            self.blocks.forget();
+            self.costs = Costs::default();
+            let _ = reply.send(result);
         }
     }
 

@@ -81,6 +81,13 @@ pub enum PlanRow {
         /// Bytes of all.
         bytes: u64,
     },
+    /// Adapters.
+    Adapters {
+        /// How many.
+        n_adapters: usize,
+        /// Bytes of their matrices.
+        bytes: u64,
+    },
     /// Activations of one pass.
     Scratch {
         /// Rows of a pass.
@@ -95,6 +102,7 @@ impl PlanRow {
     pub fn bytes(&self) -> u64 {
         match *self {
             PlanRow::Weights { bytes, .. }
+            | PlanRow::Adapters { bytes, .. }
             | PlanRow::Cache { bytes, .. }
             | PlanRow::States { bytes, .. }
             | PlanRow::Scratch { bytes, .. } => bytes,
@@ -112,6 +120,7 @@ impl fmt::Display for PlanRow {
                 write!(f, "KV cache {dtype:?}: {n_positions} positions, {bytes} bytes")
             }
             PlanRow::States { n_slots, bytes } => write!(f, "states: {n_slots} slots, {bytes} bytes"),
+            PlanRow::Adapters { n_adapters, bytes } => write!(f, "adapters: {n_adapters}, {bytes} bytes"),
             PlanRow::Scratch { n_rows, bytes } => write!(f, "scratch: {n_rows} rows, {bytes} bytes"),
         }
     }
@@ -120,10 +129,12 @@ impl fmt::Display for PlanRow {
 /// The memory that a model, its cache and its scratch will take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Its lines: weights (largest first), cache, states where there are any, scratch.
+    /// Its lines: weights (largest first), adapters, cache, states where there are any, scratch.
     pub rows: Vec<PlanRow>,
     /// Bytes of all weights.
     pub weights_bytes: u64,
+    /// Bytes of all adapters.
+    pub adapters_bytes: u64,
     /// Bytes of the KV cache, states included.
     pub kv_bytes: u64,
     /// Bytes of one pass's activations.
@@ -176,11 +187,33 @@ impl MemoryPlan {
             .map(|((group, dtype), (n_tensors, bytes))| PlanRow::Weights { group, dtype, n_tensors, bytes })
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.bytes()));
-        let weights = MemoryPlan { rows, weights_bytes, kv_bytes: 0, scratch_bytes: 0, total_bytes: weights_bytes };
+        let weights = MemoryPlan {
+            rows,
+            weights_bytes,
+            adapters_bytes: 0,
+            kv_bytes: 0,
+            scratch_bytes: 0,
+            total_bytes: weights_bytes,
+        };
         weights.resized(hyper, n_positions, kv_type, max_rows)
     }
 
-    /// The same weights with another cache and other passes.
+    /// The same with these adapters, whose tensors' bytes count as they are in their files.
+    pub fn with_adapters<'a>(mut self, adapters: impl Iterator<Item = &'a Checkpoint>) -> MemoryPlan {
+        let (mut n_adapters, mut bytes) = (0, 0u64);
+        for adapter in adapters {
+            n_adapters += 1;
+            bytes = adapter.tensors().iter().fold(bytes, |sum, tensor| sum.saturating_add(tensor.bytes));
+        }
+        if n_adapters > 0 {
+            self.rows.push(PlanRow::Adapters { n_adapters, bytes });
+        }
+        self.adapters_bytes = self.adapters_bytes.saturating_add(bytes);
+        self.total_bytes = self.total_bytes.saturating_add(bytes);
+        self
+    }
+
+    /// The same weights and adapters with another cache and other passes.
     pub fn resized(
         &self,
         hyper: &HyperParams,
@@ -188,8 +221,9 @@ impl MemoryPlan {
         kv_type: KvType,
         max_rows: usize,
     ) -> Result<MemoryPlan> {
-        let weights_bytes = self.weights_bytes;
-        let mut rows: Vec<PlanRow> = self.weights().cloned().collect();
+        let (weights_bytes, adapters_bytes) = (self.weights_bytes, self.adapters_bytes);
+        let is_kept = |row: &&PlanRow| matches!(row, PlanRow::Weights { .. } | PlanRow::Adapters { .. });
+        let mut rows: Vec<PlanRow> = self.rows.iter().filter(is_kept).cloned().collect();
         let kv_bytes = kv_bytes(hyper, n_positions, kv_type)?;
         let scratch_bytes = ScratchSizes::new(hyper, max_rows)?.bytes;
         let (n_slots, states) = (n_states(hyper, n_positions, kv_type), states_bytes(hyper, n_positions, kv_type)?);
@@ -198,9 +232,10 @@ impl MemoryPlan {
             rows.push(PlanRow::States { n_slots, bytes: states });
         }
         rows.push(PlanRow::Scratch { n_rows: max_rows, bytes: scratch_bytes });
-        let total_bytes = weights_bytes.checked_add(kv_bytes).and_then(|sum| sum.checked_add(scratch_bytes));
+        let parts = [weights_bytes, adapters_bytes, kv_bytes, scratch_bytes];
+        let total_bytes = parts.into_iter().try_fold(0u64, u64::checked_add);
         let total_bytes = total_bytes.ok_or_else(|| Error::Overflow { what: "the whole plan".to_owned() })?;
-        Ok(MemoryPlan { rows, weights_bytes, kv_bytes, scratch_bytes, total_bytes })
+        Ok(MemoryPlan { rows, weights_bytes, adapters_bytes, kv_bytes, scratch_bytes, total_bytes })
     }
 
     /// The lines of the weights.
@@ -212,7 +247,7 @@ impl MemoryPlan {
     pub fn is_quantized(&self) -> bool {
         self.rows.iter().any(|row| match row {
             PlanRow::Weights { group, dtype, .. } => *group != WeightGroup::Other && dtype.is_quantized(),
-            PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => false,
+            PlanRow::Adapters { .. } | PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => false,
         })
     }
 }

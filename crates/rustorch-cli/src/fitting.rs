@@ -5,6 +5,7 @@
 //! what the parts of a plan take (`model::MemoryPlan`), loading (`loading`).
 
 use crate::{
+    adapters::Adapter,
     exit::{Exit, Failure, Result},
     loading::{self, size},
     output,
@@ -62,6 +63,8 @@ crate::messages::messages! {
         "memory: weights {weights} ({types}), KV cache {kv} ({context} tokens, {kv_type}), scratch {scratch}: {total} in all",
         "メモリ: 重み {weights}({types})、KV キャッシュ {kv}({context} トークン、{kv_type})、作業領域 {scratch}、合計 {total}"
     }
+    /// Adapters in that line.
+    plan_adapters(bytes) { "; adapters {bytes}", "、アダプタ {bytes}" }
     /// What is allowed.
     plan_allowed(allowed) { " of {allowed} allowed", " / 上限 {allowed}" }
     /// Weights are quantized to make them fit.
@@ -130,6 +133,8 @@ pub(crate) struct Fitting<'a> {
     pub(crate) saves: bool,
     /// Bytes that all may take.
     pub(crate) allowed: Option<u64>,
+    /// Adapters that are loaded with it.
+    pub(crate) adapters: &'a [Adapter],
 }
 
 /// A type that the weights could have, and the plan with the window that is wished for.
@@ -177,6 +182,7 @@ impl Fitting<'_> {
     /// The plan for the weights as `mixture` makes them.
     pub(crate) fn plan(&self, mixture: Option<&Mixture>, context: usize) -> model::Result<MemoryPlan> {
         let plan = MemoryPlan::quantized(self.checkpoint, self.hyper, mixture, 0, KvType::F32, 1)?;
+        let plan = plan.with_adapters(self.adapters.iter().map(|adapter| &adapter.checkpoint));
         self.resized(&plan, context)
     }
 
@@ -344,7 +350,9 @@ impl Fitting<'_> {
             size(plan.scratch_bytes),
             size(plan.total_bytes),
         );
-        line + &self.allowed.map(|allowed| plan_allowed(size(allowed))).unwrap_or_default()
+        let adapters = Some(plan.adapters_bytes).filter(|bytes| *bytes > 0).map(|bytes| plan_adapters(size(bytes)));
+        line + &adapters.unwrap_or_default()
+            + &self.allowed.map(|allowed| plan_allowed(size(allowed))).unwrap_or_default()
     }
 }
 

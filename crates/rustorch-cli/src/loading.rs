@@ -4,6 +4,7 @@
 //! replaces as a whole for `/model` and `/backend`; a failure or Ctrl-C leaves nothing behind.
 
 use crate::{
+    adapters::{self, Adapter, InUse},
     backends,
     encode::Conversion,
     exit::{Exit, Failure, Result},
@@ -101,6 +102,8 @@ pub(crate) struct Loaded {
     pub(crate) file_bytes: u64,
     /// Tokens of the window.
     pub(crate) context: usize,
+    /// Adapters in use, in order.
+    pub(crate) adapters: Vec<InUse>,
     /// Seconds from opening the file until the engine ran.
     pub(crate) load_s: f64,
 }
@@ -196,7 +199,8 @@ fn load_into(
     let tokenizer = Tokenizer::from_checkpoint(checkpoint).map_err(|error| text_failure(&path, &error))?;
     let template = find_template(checkpoint, settings)?;
     let allowed = fitting::allowed(settings);
-    let fitting = Fitting { checkpoint, settings, hyper: &hyper, n_sequences, saves, allowed };
+    let adapters = adapters::open(settings)?;
+    let fitting = Fitting { checkpoint, settings, hyper: &hyper, n_sequences, saves, allowed, adapters: &adapters };
     let fit = fitting.fit()?;
     fitting.tell(&fit);
     let context = fit.context;
@@ -226,6 +230,11 @@ fn load_into(
         kept.finish();
         decoder
     };
+    let mut in_use = Vec::new();
+    for Adapter { named, checkpoint } in &adapters {
+        decoder.add_adapter(checkpoint, named.scale).map_err(|error| named.refused(&error))?;
+        in_use.extend(decoder.adapters().last().map(|&info| InUse { path: named.path.clone(), info }));
+    }
     prepare(&mut decoder);
     let engine = Engine::start(EngineConfig {
         decoder,
@@ -245,6 +254,7 @@ fn load_into(
         files: checkpoint.files().to_vec(),
         file_bytes: checkpoint.file_bytes(),
         context,
+        adapters: in_use,
         load_s: start.elapsed().as_secs_f64(),
         path,
     };

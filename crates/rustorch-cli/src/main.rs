@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapters;
 mod backends;
 mod command;
 mod disk;

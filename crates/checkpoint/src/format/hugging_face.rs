@@ -77,6 +77,12 @@ const QUANTIZE_CONFIG: &str = "quantize_config.json";
 /// What stands for it beside graphs that ONNX Runtime's model builder wrote.
 pub(super) const GENAI: &str = "genai_config.json";
 
+/// What says how the weights of an adapter are meant, beside them (the `peft` and `mlx-lm` packages).
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// How such weights are called in a directory.
+const ADAPTER_WEIGHTS: &[&str] = &["adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors"];
+
 /// Small JSON files that become metadata, and the prefix of their keys.
 const DESCRIPTIONS: &[(&str, &str)] = &[
     (CONFIG, "config"),
@@ -86,6 +92,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     (PARAMS, "params"),
     (GENAI, "genai_config"),
     (QUANTIZE_CONFIG, "quantize_config"),
+    (ADAPTER_CONFIG, "adapter_config"),
 ];
 /// Objects in them with an entry per token, which are for the tokenizer's reader to take from the file itself.
 const SKIPPED: &[&str] = &["added_tokens_decoder"];
@@ -131,6 +138,21 @@ pub(super) fn open_directory(
     Ok(contents.map(|contents| (PYTORCH.format, contents)))
 }
 
+/// The weights of the adapter in the directory `path`. Error: it has none.
+pub(super) fn adapter_in(path: &Path) -> Result<PathBuf> {
+    let names = super::names_in(path)?;
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let fail = |detail: String| Err(Error::Directory { path: path.to_owned(), detail });
+    match ADAPTER_WEIGHTS.iter().find(|name| has(name)) {
+        Some(weights) if has(ADAPTER_CONFIG) => Ok(path.join(weights)),
+        Some(weights) => fail(format!("it has {weights} and no {ADAPTER_CONFIG}, which says how they are meant")),
+        None => match names.iter().find(|name| name.ends_with(".gguf")) {
+            Some(gguf) => fail(format!("name the adapter file in it, for example {}", quoted(gguf))),
+            None => fail(format!("it holds no adapter ({} and {ADAPTER_CONFIG})", ADAPTER_WEIGHTS.join(" or "))),
+        },
+    }
+}
+
 /// The directory that the file `path` is in.
 pub(super) fn directory_of(path: &Path) -> PathBuf {
     match path.parent() {
@@ -147,6 +169,9 @@ impl Weights {
             _ if has(self.whole) => vec![self.open(&path.join(self.whole), options)?],
             _ if has(self.index) => self.read_shards(path, options)?,
             [] => return Ok(None),
+            [one] if !has(CONFIG) && ADAPTER_WEIGHTS.contains(one) => {
+                return fail("it holds an adapter, which is added to a model, and no model".to_owned());
+            }
             _ if names.iter().any(|name| self.unless.iter().any(|suffix| name.ends_with(suffix))) => return Ok(None),
             [one] => vec![self.open(&path.join(one), options)?],
             [first, .., last] => {
@@ -326,7 +351,7 @@ impl Beside {
         if metadata.iter().any(|(key, _)| key.starts_with("config.auto_map.")) {
             notes.push("the model brings Python code of its own (auto_map), which is never run".to_owned());
         }
-        if !names.iter().any(|name| [CONFIG, PARAMS].contains(&name.as_str())) {
+        if !names.iter().any(|name| [CONFIG, PARAMS, ADAPTER_CONFIG].contains(&name.as_str())) {
             notes.push(format!("there is no {CONFIG} beside the weights"));
         }
         let is_sidecar = |name: &&String| SIDECARS.contains(&name.as_str()) || name.ends_with(SIDECAR_SUFFIX);

@@ -79,6 +79,14 @@ pub(crate) fn open_in_memory(name: &Path, bytes: SharedBytes) -> Result<(&'stati
     Ok((format.name(), contents))
 }
 
+/// Opens the adapter at `path`: a file, or a directory with one.
+pub(crate) fn open_adapter(path: &Path, options: &OpenOptions) -> Result<(&'static str, Contents)> {
+    if path.is_dir() {
+        return open(&hugging_face::adapter_in(path)?, options);
+    }
+    open(path, options)
+}
+
 /// Something that is no supported model, and how it begins.
 struct Foreign {
     /// A format's name, or what else the file is.

@@ -7,7 +7,7 @@ use compute::{
     KvType, Precision,
     cpu::{CpuDevice, CpuOptions},
 };
-use engine::{Engine, EngineConfig, Event, FinishReason, Request, Sampling, Speculation, window};
+use engine::{AdapterChange, Engine, EngineConfig, Event, FinishReason, Request, Sampling, Speculation, window};
 use model::{Decoder, LoadOptions};
 use serde_json::Value;
 use std::{
@@ -339,4 +339,37 @@ fn fast_answers_are_reproducible() {
         assert_eq!(answers(), first, "{file}");
         assert!(first.iter().all(|ids| ids.len() == 64));
     }
+}
+
+/// An adapter changes answers, nothing computed before it is used after it, and without it the answer is the old one.
+#[test]
+fn adapters_come_and_go() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let (folder, adapter) = (root.join("archs/llama"), root.join("adapters/llama/one.gguf"));
+    let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("ref.json")).unwrap()).unwrap();
+    let ids: Vec<u32> = serde_json::from_value(reference["ids"].clone()).unwrap();
+    let (engine, _) = load(&folder, "model.gguf", Precision::F32, 1, 16);
+    let answer = || {
+        let outcome = drain(engine.generate(Request { ignore_eos: true, ..greedy(ids.clone(), 8) }));
+        (outcome.ids, outcome.end.unwrap().1.cached_tokens)
+    };
+    let open = |path: &Path| Box::new(Checkpoint::open_adapter(path, &OpenOptions::default()).unwrap());
+    let (before, _) = answer();
+    assert!(engine.cached_prefix(&ids).unwrap() > 0);
+    let refused = engine.adapt(AdapterChange::Add { source: open(&folder.join("model.gguf")), scale: 1.0 });
+    assert!(refused.unwrap_err().to_string().contains("no adapter"));
+    let infos = engine.adapt(AdapterChange::Add { source: open(&adapter), scale: 1.0 }).unwrap();
+    assert_eq!(infos.len(), 1);
+    assert_eq!(engine.cached_prefix(&ids).unwrap(), 0);
+    let (with, cached) = answer();
+    assert_eq!(cached, 0);
+    assert_ne!(with, before);
+    // Changes wait for the answer in progress.
+    let stream = engine.generate(Request { ignore_eos: true, ..greedy(ids.clone(), 8) });
+    engine.adapt(AdapterChange::Scale { index: 0, scale: 0.0 }).unwrap();
+    assert_eq!(drain(stream).ids, with);
+    assert_eq!(answer(), (before.clone(), 0));
+    engine.adapt(AdapterChange::Remove { index: 0 }).unwrap();
+    assert!(engine.adapt(AdapterChange::Remove { index: 0 }).is_err());
+    assert_eq!(answer(), (before, 0));
 }

@@ -1,13 +1,13 @@
 //! Brings the matrices of an adapter to a model: finds the tensors they are for, puts rows in the order that the model's own
 //! file has them in, cuts where the model has several matrices of what was one, and stacks what experts have apart.
 
-use super::source::{Pair, Source, Table};
+use super::source::{Pair, Source, shown};
 use super::{Addition, EmbeddingAddition};
 use crate::convention::Convention;
 use crate::load::{Placed, chosen_rows, in_tensor, transposed};
 use crate::{Error, HyperParams, Result, hugging_face, row_order};
 use checkpoint::Checkpoint;
-use compute::{Device, LowRank, Projection, WeightUse};
+use compute::{Device, LowRank, Projection, Weight, WeightUse};
 use std::collections::HashMap;
 use tensor::{HostTensor, Shape};
 
@@ -41,18 +41,20 @@ impl Fit<'_> {
         let embeddings = self.spellings(source.convention, EMBEDDING, EMBEDDING, EMBEDDING);
         let (mut additions, mut embedding, mut experts) = (Vec::new(), Vec::new(), Experts::new());
         for pair in &source.pairs {
-            if let Some(table) = pair.table {
+            if pair.is_table {
                 if !embeddings.contains(&pair.target) {
                     return Err(self.no_target(pair));
                 }
-                embedding.push(self.embedding(pair, table)?);
+                embedding.push(self.embedding(pair)?);
                 continue;
             }
             let Some(found) = targets.get(&pair.target) else { return Err(self.no_target(pair)) };
+            // Several matrices of the model that are one in the adapter's eyes share `a`.
+            let mut narrow = None;
             for target in found {
                 match target.expert {
                     Some(expert) => experts.entry(target.place).or_default().push((expert, pair)),
-                    None => additions.push(self.whole(source.convention, target.place, pair)?),
+                    None => additions.push(self.whole(source.convention, target.place, pair, &mut narrow)?),
                 }
             }
         }
@@ -65,8 +67,7 @@ impl Fit<'_> {
     }
 
     fn no_target(&self, pair: &Pair) -> Error {
-        let target: String = pair.target.chars().take(120).flat_map(char::escape_debug).collect();
-        Error::AdapterTarget { target, model: self.hyper.architecture.name }
+        Error::AdapterTarget { target: shown(&pair.target), model: self.hyper.architecture.name }
     }
 
     /// What files of a convention may call a tensor of the house, of the house's files, and of the model's file.
@@ -104,14 +105,18 @@ impl Fit<'_> {
     }
 
     /// The addition of a pair to a whole matrix or stack.
-    fn whole(&self, convention: Convention, place: usize, pair: &Pair) -> Result<Addition> {
+    fn whole(
+        &self,
+        convention: Convention,
+        place: usize,
+        pair: &Pair,
+        narrow: &mut Option<Weight>,
+    ) -> Result<Addition> {
         let placed = self.placed.get(place).ok_or_else(|| self.no_target(pair))?;
-        let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
-        let whole_rows = placed.rows.iter().map(|rows| rows.end).max();
+        let (a, b) = self.load(pair)?;
         let (usage, a, b) = match *placed.weight.shape().dims() {
             [n_out, n_in] => {
-                let n_rows = whole_rows.unwrap_or(n_out);
-                let rank = b.shape().row_len();
+                let (n_rows, rank) = (placed.n_rows, b.shape().row_len());
                 check_shape(&b, &pair.b, &[n_rows, rank])?;
                 check_shape(&a, &pair.a, &[rank, n_in])?;
                 let b = match self.order(convention, placed, n_rows)? {
@@ -128,9 +133,11 @@ impl Fit<'_> {
             }
             _ => return Err(self.no_target(pair)),
         };
-        let low_rank =
-            LowRank { a: self.device.upload(&a, usage)?, b: self.device.upload(&b, usage)?, scale: pair.scale };
-        Ok(Addition { place, low_rank })
+        let a = match narrow {
+            Some(a) => a.clone(),
+            None => narrow.insert(self.device.upload(&a, usage)?).clone(),
+        };
+        Ok(Addition { place, low_rank: LowRank { a, b: self.device.upload(&b, usage)?, scale: pair.scale } })
     }
 
     /// For each row of the matrix on the device the row of the adapter's. `None`: the same.
@@ -165,7 +172,7 @@ impl Fit<'_> {
             return Err(Error::EmptyAdapter);
         };
         let &[n, n_out, n_in] = placed.weight.shape().dims() else { return Err(self.no_target(first)) };
-        let rank = self.load(&first.b)?.shape().row_len();
+        let rank = self.load(first)?.1.shape().row_len();
         let overflow = || Error::Overflow { what: placed.own.clone() };
         let a_len = rank.checked_mul(n_in).ok_or_else(overflow)?;
         let b_len = rank.checked_mul(n_out).ok_or_else(overflow)?;
@@ -177,7 +184,7 @@ impl Fit<'_> {
         };
         let (mut a_all, mut b_all) = (zeros(a_len)?, zeros(b_len)?);
         for &(expert, pair) in pairs {
-            let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
+            let (a, b) = self.load(pair)?;
             check_shape(&b, &pair.b, &[n_out, rank])?;
             check_shape(&a, &pair.a, &[rank, n_in])?;
             let (a, b) =
@@ -201,29 +208,31 @@ impl Fit<'_> {
     }
 
     /// An addition to the embedding: a table of narrow rows, and what makes them as wide as the model.
-    fn embedding(&self, pair: &Pair, table: Table) -> Result<EmbeddingAddition> {
-        let (a, b) = (self.load(&pair.a)?, self.load(&pair.b)?);
+    fn embedding(&self, pair: &Pair) -> Result<EmbeddingAddition> {
+        let (a, b) = self.load(pair)?;
         let (n_vocab, width, rank) = (self.hyper.n_vocab, self.hyper.width, b.shape().row_len());
         check_shape(&b, &pair.b, &[width, rank])?;
-        let a = if table.turned {
-            check_shape(&a, &pair.a, &[rank, n_vocab])?;
-            transposed(&a, rank, n_vocab).map_err(|e| in_tensor(&pair.a, e))?
-        } else {
-            check_shape(&a, &pair.a, &[n_vocab, rank])?;
-            a
-        };
+        check_shape(&a, &pair.a, &[n_vocab, rank])?;
         let table = self.device.upload(&a, WeightUse::Table)?;
         let up = Projection { weight: self.device.upload(&b, WeightUse::Matrix)?, bias: None };
         Ok(EmbeddingAddition { table, up, scale: pair.scale })
     }
 
-    fn load(&self, name: &str) -> Result<HostTensor> {
-        let tensor = self.checkpoint.load(name)?;
-        if tensor.shape().elements() == 0 {
-            let (found, expected) = (tensor.shape().to_string(), "at least one element".to_owned());
-            return Err(Error::TensorShape { name: name.to_owned(), found, expected });
-        }
-        Ok(tensor)
+    /// `a` and `b` of a pair, rows belonging to outputs.
+    fn load(&self, pair: &Pair) -> Result<(HostTensor, HostTensor)> {
+        let load = |name: &str, is_turned: bool| {
+            let tensor = self.checkpoint.load(name)?;
+            if tensor.shape().elements() == 0 {
+                let (found, expected) = (tensor.shape().to_string(), "at least one element".to_owned());
+                return Err(Error::TensorShape { name: shown(name), found, expected });
+            }
+            match *tensor.shape().dims() {
+                [n_in, n_out] if is_turned => transposed(&tensor, n_in, n_out).map_err(|e| in_tensor(name, e)),
+                _ => Ok(tensor),
+            }
+        };
+        let [a_turned, b_turned] = pair.turned;
+        Ok((load(&pair.a, a_turned)?, load(&pair.b, b_turned)?))
     }
 }
 
@@ -232,5 +241,5 @@ fn check_shape(tensor: &HostTensor, name: &str, expected: &[usize]) -> Result<()
         return Ok(());
     }
     let (found, expected) = (tensor.shape().to_string(), format!("{expected:?}, as the model has it"));
-    Err(Error::TensorShape { name: name.chars().take(120).flat_map(char::escape_debug).collect(), found, expected })
+    Err(Error::TensorShape { name: shown(name), found, expected })
 }

@@ -99,9 +99,11 @@ impl Adapters {
         let source = source::read(checkpoint, hyper.architecture)?;
         let fitted = fit::Fit { checkpoint, hyper, device, placed: &self.placed, own: self.convention }.all(&source)?;
         let (additions, embedding) = fitted;
-        let all = additions.iter().map(|a| (&a.low_rank.a, &a.low_rank.b));
-        let all = all.chain(embedding.iter().map(|e| (&e.table, &e.up.weight)));
-        let bytes = all.fold(0u64, |sum, (a, b)| sum.saturating_add((a.resident_bytes() + b.resident_bytes()) as u64));
+        let all = additions.iter().flat_map(|a| [&a.low_rank.a, &a.low_rank.b]);
+        let all: Vec<&Weight> = all.chain(embedding.iter().flat_map(|e| [&e.table, &e.up.weight])).collect();
+        let is_first = |i: usize, weight: &Weight| !all.iter().take(i).any(|before| before.is_same(weight));
+        let own = all.iter().enumerate().filter(|(i, weight)| is_first(*i, weight));
+        let bytes = own.fold(0u64, |sum, (_, weight)| sum.saturating_add(weight.resident_bytes() as u64));
         let rank = additions.iter().map(|a| a.low_rank.b.shape().row_len());
         let rank = rank.chain(embedding.iter().map(|e| e.up.weight.shape().row_len())).max().unwrap_or(0);
         let info = AdapterInfo { scale, n_matrices: additions.len() + embedding.len(), rank, bytes };
@@ -118,8 +120,13 @@ impl Adapters {
     pub(crate) fn scale(&mut self, index: usize, scale: f32, weights: &mut Weights) -> Result<()> {
         check_scale(scale)?;
         let adapter = self.list.get_mut(index).ok_or(Error::NoAdapter { index })?;
-        adapter.info.scale = scale;
-        self.apply(weights)
+        let before = std::mem::replace(&mut adapter.info.scale, scale);
+        let applied = self.apply(weights);
+        if applied.is_err() {
+            self.list.get_mut(index).into_iter().for_each(|adapter| adapter.info.scale = before);
+            self.apply(weights)?;
+        }
+        applied
     }
 
     /// Takes one away.
@@ -140,6 +147,7 @@ impl Adapters {
     /// Gives every weight the additions it has now.
     fn apply(&mut self, weights: &mut Weights) -> Result<()> {
         self.info = self.list.iter().map(|adapter| adapter.info).collect();
+        self.of_embedding().try_for_each(|(_, scale)| check_scale(scale))?;
         for projection in weights.projections_mut() {
             let weight = &mut projection.weight;
             let mut additions = Vec::new();

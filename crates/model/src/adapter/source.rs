@@ -1,5 +1,5 @@
-//! What a file of adapters holds, in either convention: that of `peft` (Hugging Face), whose `adapter_config.json` says how,
-//! and the house's, which is that of the adapters in GGUF files.
+//! What a file of adapters holds: as `peft` (Hugging Face) or Apple's tools write it, whose `adapter_config.json` says how, or in
+//! the house's convention, which is that of the adapters in GGUF files.
 //!
 //! What is no plain LoRA is refused by name: an adapter applied in part would be another model than its author's.
 
@@ -9,6 +9,8 @@ use checkpoint::{Checkpoint, Metadata, TensorInfo, Value};
 
 /// Before every number of `adapter_config.json`.
 const CONFIG: &str = "adapter_config.";
+/// Before the numbers of an adapter whose matrices lie the other way round, as Apple's tools have them.
+const TURNED: &str = "adapter_config.lora_parameters.";
 /// What `peft` puts before the names of the model it wraps.
 const WRAPPER: &str = "base_model.model.";
 /// Where the house's files say what they are.
@@ -23,17 +25,12 @@ pub(super) struct Pair {
     pub(super) a: String,
     /// The name of `b`, `[n_out, rank]`.
     pub(super) b: String,
-    /// It is for a table of rows: `a` is `[n_rows, rank]`, or with `turned` `[rank, n_rows]`.
-    pub(super) table: Option<Table>,
+    /// It is for a table of rows: `a` is `[n_rows, rank]`.
+    pub(super) is_table: bool,
+    /// `a` and `b` lie transposed in the file, as far as they are single matrices.
+    pub(super) turned: [bool; 2],
     /// `alpha / rank`, or whatever the file says.
     pub(super) scale: f32,
-}
-
-/// How `a` of a table lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Table {
-    /// `[rank, n_rows]`.
-    pub(super) turned: bool,
 }
 
 /// All pairs of a file.
@@ -45,11 +42,15 @@ pub(super) struct Source {
 
 /// Whether the metadata are those of an adapter, in either convention.
 pub(crate) fn is_adapter(metadata: &Metadata) -> bool {
-    metadata.get(TYPE_KEY).and_then(Value::as_str) == Some("adapter") || has_config(metadata)
+    metadata.get(TYPE_KEY).and_then(Value::as_str) == Some("adapter") || is_peft(metadata) || is_turned(metadata)
 }
 
-fn has_config(metadata: &Metadata) -> bool {
-    metadata.get("adapter_config.peft_type").is_some()
+fn is_turned(metadata: &Metadata) -> bool {
+    metadata.iter().any(|(key, _)| key.starts_with(TURNED))
+}
+
+fn is_peft(metadata: &Metadata) -> bool {
+    metadata.get("adapter_config.peft_type").is_some_and(|kind| !matches!(kind, Value::Null))
 }
 
 /// Reads which pairs there are. Error: no adapter, one of another kind or for another family, a tensor that is not part
@@ -58,8 +59,10 @@ pub(super) fn read(checkpoint: &Checkpoint, architecture: &Architecture) -> Resu
     let metadata = checkpoint.metadata();
     let source = if metadata.get(TYPE_KEY).and_then(Value::as_str) == Some("adapter") {
         Source { convention: Convention::House, pairs: house(checkpoint, architecture)? }
-    } else if has_config(metadata) {
+    } else if is_peft(metadata) {
         Source { convention: Convention::HuggingFace, pairs: peft(checkpoint)? }
+    } else if is_turned(metadata) {
+        Source { convention: Convention::HuggingFace, pairs: turned(checkpoint)? }
     } else if metadata.iter().any(|(key, _)| key.starts_with(CONFIG)) {
         return Err(unsupported("an adapter whose adapter_config.json has no peft_type".to_owned()));
     } else {
@@ -76,7 +79,7 @@ fn unsupported(what: String) -> Error {
 }
 
 /// An untrusted name for a message.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     name.chars().take(120).flat_map(char::escape_debug).collect()
 }
 
@@ -102,9 +105,9 @@ fn house(checkpoint: &Checkpoint, architecture: &Architecture) -> Result<Vec<Pai
         if let Some(target) = info.name.strip_suffix(".lora_a") {
             let b = find(checkpoint, &info.name, format!("{target}.lora_b"))?;
             let scale = if alpha == 0.0 { 1.0 } else { alpha / rank_of(b) as f32 };
-            let table = (target == "token_embd.weight").then_some(Table { turned: false });
-            let (a, b) = (info.name.clone(), b.name.clone());
-            pairs.push(Pair { target: target.to_owned(), a, b, table, scale });
+            let is_table = target == "token_embd.weight";
+            let (target, a, b) = (target.to_owned(), info.name.clone(), b.name.clone());
+            pairs.push(Pair { target, a, b, is_table, turned: [false; 2], scale });
         } else if let Some(target) = info.name.strip_suffix(".lora_b") {
             find(checkpoint, &info.name, format!("{target}.lora_a"))?;
         } else {
@@ -162,14 +165,38 @@ fn peft(checkpoint: &Checkpoint) -> Result<Vec<Pair>> {
             let module = base.strip_prefix(WRAPPER).unwrap_or(base);
             let scale = config.scale(module, rank_of(b))?;
             let (a, b) = (name.to_owned(), b.name.clone());
-            let table = is_table.then_some(Table { turned: true });
-            pairs.push(Pair { target: format!("{module}.weight"), a, b, table, scale });
+            pairs.push(Pair { target: format!("{module}.weight"), a, b, is_table, turned: [is_table, false], scale });
         } else if let Some((base, a_end)) = HALVES.iter().find_map(|(a, b, _)| Some((name.strip_suffix(b)?, *a))) {
             find(checkpoint, name, format!("{base}{a_end}"))?;
         } else {
             let what = OTHERS.iter().find(|(part, _)| name.contains(part)).map(|&(_, what)| what);
             let what = what.unwrap_or("a whole trained module (modules_to_save)");
             return Err(unsupported(format!("{what}: the tensor {} in an adapter", shown(name))));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The pairs of a file whose products are `x · a · b`, so that single matrices lie the other way round; stacks
+/// of experts do not. One scale is for all.
+fn turned(checkpoint: &Checkpoint) -> Result<Vec<Pair>> {
+    let metadata = checkpoint.metadata();
+    let kind = metadata.str("adapter_config.fine_tune_type")?.unwrap_or("lora");
+    if kind != "lora" {
+        return Err(unsupported(format!("an adapter of the type {:?}", shown(kind))));
+    }
+    let key = format!("{TURNED}scale");
+    let scale = number(metadata, &key)?.ok_or(Error::MissingKey { key })?;
+    let mut pairs = Vec::new();
+    for info in checkpoint.tensors() {
+        if let Some(module) = info.name.strip_suffix(".lora_a") {
+            let b = find(checkpoint, &info.name, format!("{module}.lora_b"))?.name.clone();
+            let (target, a) = (format!("{module}.weight"), info.name.clone());
+            pairs.push(Pair { target, a, b, is_table: false, turned: [true; 2], scale });
+        } else if let Some(module) = info.name.strip_suffix(".lora_b") {
+            find(checkpoint, &info.name, format!("{module}.lora_a"))?;
+        } else {
+            return Err(unsupported(format!("the tensor {} in an adapter", shown(&info.name))));
         }
     }
     Ok(pairs)

@@ -83,7 +83,7 @@ impl Loader<'_> {
                 self.upload(&whole, WeightUse::Experts, false)?
             }
         };
-        self.place(&name, &weight, &[]);
+        self.place(&name, &weight, &[], shape[1]);
         let bias_name = format!("{base}.bias");
         let bias = match self.has(&bias_name) {
             true => Some(self.weight(&bias_name, &shape[..2], WeightUse::Vector)?),

@@ -67,6 +67,8 @@ pub(crate) struct Placed {
     pub(crate) weight: Weight,
     /// Its rows in the file's tensor, one range after another; empty: all, in order.
     pub(crate) rows: Vec<Range<usize>>,
+    /// Rows of the file's tensor.
+    pub(crate) n_rows: usize,
 }
 
 /// What loading yields besides the weights.
@@ -162,7 +164,7 @@ impl Loader<'_> {
         let output_norm = self.norm("output_norm", width)?;
         let head = match tied {
             true => {
-                self.place("output.weight", &embedding, &[]);
+                self.place("output.weight", &embedding, &[], n_vocab);
                 Projection { weight: embedding.clone(), bias: self.bias("output.bias", n_vocab)? }
             }
             false => self.projection("output", &[n_vocab, width])?,
@@ -204,10 +206,11 @@ impl Loader<'_> {
         })
     }
 
-    /// Remembers where the tensor `name`, or these rows of it, went.
-    fn place(&mut self, name: &str, weight: &Weight, rows: &[Range<usize>]) {
+    /// Remembers where the tensor `name` of `n_rows`, or these rows of it, went.
+    fn place(&mut self, name: &str, weight: &Weight, rows: &[Range<usize>], n_rows: usize) {
         let (house, own) = (self.names.house_spelling(name), self.names.spelling(name));
-        self.placed.push(Placed { name: name.to_owned(), house, own, weight: weight.clone(), rows: rows.to_vec() });
+        let (name, weight, rows) = (name.to_owned(), weight.clone(), rows.to_vec());
+        self.placed.push(Placed { name, house, own, weight, rows, n_rows });
     }
 
     fn report(&mut self, done_bytes: u64) -> Result<()> {

@@ -59,7 +59,7 @@ impl Loader<'_> {
     pub(super) fn projection(&mut self, base: &str, shape: &[usize; 2]) -> Result<Projection> {
         let name = format!("{base}.weight");
         let weight = self.weight(&name, shape, WeightUse::Matrix)?;
-        self.place(&name, &weight, &[]);
+        self.place(&name, &weight, &[], shape[0]);
         Ok(Projection { weight, bias: self.bias(&format!("{base}.bias"), shape[0])? })
     }
 
@@ -84,7 +84,7 @@ impl Loader<'_> {
             let part = rows_of(&whole, &weight_name, &rows).map_err(|e| in_tensor(&weight_name, e))?;
             let weight = self.upload(&part, WeightUse::Matrix, in_file && rows.len() == 1)?;
             mapped |= weight.is_mapped();
-            self.place(&weight_name, &weight, &rows);
+            self.place(&weight_name, &weight, &rows, n_all);
             let bias = match &bias {
                 Some(all) => {
                     let values: Vec<f32> =

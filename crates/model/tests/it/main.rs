@@ -1,6 +1,7 @@
 //! Tests of whole models: logits against independent implementations, equivalence of every way to feed them, refusals.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are tests")]
 
+mod adapters;
 mod batches;
 mod exported;
 mod fast;

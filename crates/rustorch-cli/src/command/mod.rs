@@ -11,6 +11,7 @@ mod exit;
 mod help;
 mod history;
 mod load;
+mod lora;
 mod model;
 mod multi;
 mod params;
@@ -55,6 +56,8 @@ pub(crate) enum Completes {
     Path,
     /// Words.
     Words(fn() -> Vec<String>),
+    /// One of some words, and behind it file names.
+    WordThenPath(&'static [&'static str]),
 }
 
 /// A text in both languages.
@@ -111,6 +114,7 @@ pub(crate) const COMMANDS: &[&Command] = &[
     &params::PARAMS,
     &set::SET,
     &model::MODEL,
+    &lora::LORA,
     &backend::BACKEND,
 ];
 

@@ -12,6 +12,8 @@ use std::ffi::OsStr;
 messages! {
     /// The file has no name that can be used.
     bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
+    /// The old model's adapters.
+    adapters_left(n) { "  adapters of the old model, no longer in use: {n}", "  元のモデルのアダプタ {n} 個は使わなくなりました" }
 }
 
 /// The row.
@@ -24,9 +26,9 @@ pub(super) const MODEL: Command = Command {
     },
     effect: Text {
         en: "messages, system prompt and settings kept and rendered with the new model's template; the KV cache is rebuilt at \
-             the next turn; if the new model cannot be loaded, the old one stays",
+             the next turn; adapters are left out; if the new model cannot be loaded, the old one stays",
         ja: "メッセージ、システムプロンプト、設定は保持し、新しいモデルのテンプレートで使う。KV キャッシュは次の発言で作り直す。\
-             読み込めなければ元のモデルのまま",
+             アダプタは外れる。読み込めなければ元のモデルのまま",
     },
     example: "/model ~/models/other.gguf",
     completes: Completes::Path,
@@ -42,7 +44,12 @@ fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
                 .map_err(|error| Failure::new(Exit::Usage, bad_path(name)).because(error))?;
             let mut settings = chat.settings.clone();
             settings.model.path = Some(path);
+            // They are for the model they were made for.
+            let n_adapters = std::mem::take(&mut settings.model.lora).len();
             chat.reload(settings)?;
+            if n_adapters > 0 {
+                output::note(&adapters_left(n_adapters));
+            }
         }
         _ => return Err(wrong_arguments(&MODEL)),
     }

@@ -63,7 +63,7 @@ fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
     let done = match values {
         [] => return Err(wrong_arguments(&SET)),
         [value] => row.set_text(&mut settings, OsStr::new(value), None),
-        values => row.set_list(&mut settings, values),
+        values => row.set_list(&mut settings, values, None),
     };
     done.map_err(|error| Failure::new(Exit::Usage, wrong_value(row.key)).because(error))?;
     chat.settings = settings;

@@ -7,6 +7,7 @@ use super::{
     words,
 };
 use crate::{
+    adapters::{InUse, Named},
     command::live_rows,
     exit::{Exit, Failure, Result},
     interrupt,
@@ -17,7 +18,7 @@ use crate::{
     settings::Settings,
     terminal_filter::visible_line,
 };
-use engine::Engine;
+use engine::{AdapterChange, Engine};
 use serde_json::{Map, Value};
 use std::{ffi::OsStr, fmt, path::PathBuf};
 use text::ChatTemplate;
@@ -159,7 +160,7 @@ impl Chat {
                 None => Ok(()),
                 Some(Value::Array(items)) => {
                     let texts: Vec<String> = items.iter().filter_map(|i| i.as_str().map(str::to_owned)).collect();
-                    row.set_list(&mut settings, &texts)
+                    row.set_list(&mut settings, &texts, None)
                 }
                 Some(Value::String(text)) => row.set_text(&mut settings, OsStr::new(text), None),
                 Some(other) => row.set_text(&mut settings, OsStr::new(&other.to_string()), None),
@@ -303,6 +304,27 @@ impl Chat {
         })
     }
 
+    /// The adapters in use.
+    pub(crate) fn adapters(&self) -> &[InUse] {
+        &self.loaded.adapters
+    }
+
+    /// Changes them, and what the settings say of them in the same way.
+    ///
+    /// # Errors
+    /// The engine's: nothing changed.
+    pub(crate) fn change_adapters(
+        &mut self,
+        change: AdapterChange,
+        settings: impl FnOnce(&mut Vec<Named>),
+    ) -> engine::Result<()> {
+        let infos = self.loaded.engine.adapt(change)?;
+        settings(&mut self.settings.model.lora);
+        let named = self.settings.model.lora.iter().zip(infos);
+        self.loaded.adapters = named.map(|(named, info)| InUse { path: named.path.clone(), info }).collect();
+        Ok(())
+    }
+
     /// The model in use, in words.
     pub(crate) fn describe_model(&self) -> String {
         let device = self.device();
@@ -324,6 +346,7 @@ impl Chat {
                 weights_bytes: info.weights_bytes,
                 kv_bytes: info.kv_bytes,
                 scratch_bytes: info.scratch_bytes,
+                adapters: self.adapters().to_vec(),
                 load_s: self.loaded.load_s,
                 context: self.context(),
                 backend: info.device.backend,

@@ -123,14 +123,21 @@ impl Completer for ChatHelper {
         match command.completes {
             command::Completes::Nothing => Ok((pos, Vec::new())),
             command::Completes::Path => self.files.complete_path(line, pos),
-            command::Completes::Words(words) => {
-                let start = pos - rest.rsplit(' ').next().unwrap_or(rest).len();
-                let word = typed.get(start..).unwrap_or_default();
-                let found = words().into_iter().filter(|candidate| candidate.starts_with(word));
-                Ok((start, found.map(|c| Pair { display: c.clone(), replacement: format!("{c} ") }).collect()))
+            command::Completes::WordThenPath(_) if rest.contains(' ') => self.files.complete_path(line, pos),
+            command::Completes::WordThenPath(words) => {
+                Ok(complete_word(typed, rest, words.iter().map(|word| (*word).to_owned())))
             }
+            command::Completes::Words(words) => Ok(complete_word(typed, rest, words().into_iter())),
         }
     }
+}
+
+/// The candidates for the last word of `rest`, the end of what is typed, and where it begins.
+fn complete_word(typed: &str, rest: &str, candidates: impl Iterator<Item = String>) -> (usize, Vec<Pair>) {
+    let start = typed.len() - rest.rsplit(' ').next().unwrap_or(rest).len();
+    let word = typed.get(start..).unwrap_or_default();
+    let found = candidates.filter(|candidate| candidate.starts_with(word));
+    (start, found.map(|c| Pair { display: c.clone(), replacement: format!("{c} ") }).collect())
 }
 
 /// The editor of a terminal session.

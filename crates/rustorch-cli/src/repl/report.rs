@@ -1,6 +1,7 @@
 //! `/stats`: what the last turn and the session cost, and the memory in use (requirement row R30).
 
 use super::words;
+use crate::adapters::InUse;
 use engine::{Stats, Usage};
 use serde_json::{Value, json};
 use std::fmt;
@@ -58,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) load_s: f64,
     /// Tokens of the window.
     pub(crate) context: usize,
+    /// Adapters in use.
+    pub(crate) adapters: Vec<InUse>,
     /// Backend.
     pub(crate) backend: &'static str,
     /// Instruction set.
@@ -70,6 +73,12 @@ pub(crate) struct Facts {
     pub(crate) peak_rss_bytes: u64,
     /// What the engine's cache holds.
     pub(crate) usage: Usage,
+}
+
+impl Facts {
+    fn adapters_bytes(&self) -> u64 {
+        self.adapters.iter().fold(0, |sum, adapter| sum.saturating_add(adapter.info.bytes))
+    }
 }
 
 /// Everything `/stats` shows.
@@ -116,6 +125,9 @@ impl Report {
             "model": f.model,
             "backend": f.backend, "isa": f.isa, "threads": f.threads,
             "load_s": f.load_s,
+            "adapters": f.adapters.iter().map(|adapter| json!({
+                "path": adapter.path.to_string_lossy(), "scale": adapter.info.scale, "bytes": adapter.info.bytes,
+            })).collect::<Vec<_>>(),
             "last_turn": last,
             "session": {
                 "turns": t.turns, "prompt_tokens": t.prompt_tokens, "cached_tokens": t.cached_tokens,
@@ -125,7 +137,7 @@ impl Report {
             "context": {"used": t.context_used(), "left": f.context.saturating_sub(t.context_used()), "size": f.context},
             "memory": {
                 "file_bytes": f.file_bytes, "weights_bytes": f.weights_bytes, "kv_bytes": f.kv_bytes,
-                "scratch_bytes": f.scratch_bytes, "rss_bytes": f.rss_bytes, "peak_rss_bytes": f.peak_rss_bytes,
+                "scratch_bytes": f.scratch_bytes, "adapters_bytes": f.adapters_bytes(), "rss_bytes": f.rss_bytes, "peak_rss_bytes": f.peak_rss_bytes,
             },
             "prefix_cache": {
                 "saved": f.usage.cached_prefixes, "bytes": f.usage.cached_bytes,
@@ -170,6 +182,9 @@ impl fmt::Display for Report {
         writeln!(out, "{}", words::stats_model(&f.model, mib(f.file_bytes), format!("{:.2}", f.load_s)))?;
         writeln!(out, "{}", words::stats_device(f.backend, f.isa, f.threads))?;
         write!(out, "{}", words::stats_memory(mib(f.weights_bytes), mib(f.kv_bytes), mib(f.scratch_bytes)))?;
+        if !f.adapters.is_empty() {
+            write!(out, "\n{}", words::stats_adapters(f.adapters.len(), mib(f.adapters_bytes())))?;
+        }
         let times = |bytes: u64| format!("{:.2}", share(bytes, f.file_bytes));
         write!(out, "\n{}", words::stats_resident(mib(f.rss_bytes), times(f.rss_bytes)))?;
         write!(out, "\n{}", words::stats_peak(mib(f.peak_rss_bytes), times(f.peak_rss_bytes)))?;

@@ -152,6 +152,8 @@ messages! {
         "memory      weights {weights}, KV cache {kv}, buffers {scratch}",
         "メモリ      重み {weights}、KV キャッシュ {kv}、作業領域 {scratch}"
     }
+    /// Adapters.
+    stats_adapters(n, bytes) { "adapters    {n}, {bytes}", "アダプタ    {n} 個、{bytes}" }
     /// Saved prefixes.
     stats_prefixes(saved, bytes, hits, tokens) {
         "prefixes    {saved} saved in {bytes}; {hits} hits, {tokens} tokens not read again",

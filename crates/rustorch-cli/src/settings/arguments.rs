@@ -381,9 +381,9 @@ fn setting_arguments(row: &'static Row) -> Vec<Arg> {
         .value_parser(OsStringValueParser::new())
         .help(format!("{help} [{}; {}; {}]", row.default_for_people(), row.env_name(), row.full_key()))
         .help_heading(heading)
-        .action(if matches!(row.kind, Kind::List(_)) { ArgAction::Append } else { ArgAction::Set });
+        .action(if row.repeats() { ArgAction::Append } else { ArgAction::Set });
     arg = match &row.kind {
-        Kind::Path(_) => arg.value_hint(clap::ValueHint::FilePath),
+        Kind::Path(_) | Kind::Adapters(_) => arg.value_hint(clap::ValueHint::FilePath),
         Kind::Text(_) | Kind::TextOr(_) | Kind::List(_) => arg.allow_hyphen_values(true),
         _ => arg.allow_negative_numbers(true),
     };

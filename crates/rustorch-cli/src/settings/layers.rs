@@ -250,16 +250,16 @@ fn read_config(path: &Path) -> Result<String> {
 }
 
 fn set_flag(row: &Row, settings: &mut Settings, values: &[OsString]) -> std::result::Result<(), String> {
-    if let Kind::List(_) = row.kind {
+    if row.repeats() {
         let texts: Option<Vec<String>> = values.iter().map(|value| value.to_str().map(str::to_owned)).collect();
-        return row.set_list(settings, &texts.ok_or("the value is not valid Unicode")?);
+        return row.set_list(settings, &texts.ok_or("the value is not valid Unicode")?, None);
     }
     // Of a flag given twice the last counts.
     row.set_text(settings, values.last().map_or(OsStr::new(""), |value| value), None)
 }
 
 fn set_env(row: &Row, settings: &mut Settings, value: &OsStr) -> std::result::Result<(), String> {
-    if let (Kind::List(_), Some(text)) = (&row.kind, value.to_str())
+    if let (true, Some(text)) = (row.repeats(), value.to_str())
         && text.trim_start().starts_with('[')
         && let Ok(value) = DeValue::parse(text)
     {
@@ -285,7 +285,7 @@ fn set_toml(
         Kind::Guess(_) => value.is_integer() || matches!(value.as_str(), Some("auto" | "off")),
         Kind::Real(..) => is_number,
         Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) => value.is_str(),
-        Kind::List(_) | Kind::Choices(..) => value.is_array() || value.is_str(),
+        Kind::List(_) | Kind::Adapters(_) | Kind::Choices(..) => value.is_array() || value.is_str(),
     };
     if !fits {
         let expected = match &row.kind {
@@ -295,7 +295,7 @@ fn set_toml(
             Kind::Guess(_) => "\"auto\", \"off\" or an integer",
             Kind::Real(..) => "a number",
             Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) => "a string",
-            Kind::List(_) | Kind::Choices(..) => "an array of strings",
+            Kind::List(_) | Kind::Adapters(_) | Kind::Choices(..) => "an array of strings",
         };
         return Err(format!("{} where {expected} is expected", value.type_str()));
     }
@@ -309,7 +309,7 @@ fn set_toml(
         DeValue::String(text) => row.set_text(settings, OsStr::new(text.as_ref()), base),
         DeValue::Array(items) => {
             let texts: Option<Vec<String>> = items.iter().map(|i| i.get_ref().as_str().map(str::to_owned)).collect();
-            row.set_list(settings, &texts.ok_or("an array of strings is expected")?)
+            row.set_list(settings, &texts.ok_or("an array of strings is expected")?, base)
         }
         DeValue::Datetime(_) | DeValue::Table(_) => Err("not a value for a setting".into()),
     }

@@ -14,6 +14,7 @@ pub(crate) use layers::Layers;
 pub(crate) use row::Row;
 pub(crate) use table::SETTINGS;
 
+use crate::adapters::Named;
 use std::path::PathBuf;
 
 /// All settings, validated. Made by [`Layers::settings`]; single values change through [`Row::set_text`].
@@ -55,6 +56,8 @@ pub(crate) struct ModelSettings {
     pub(crate) quantize_cache: Option<u64>,
     /// Remember models and refuse those that changed.
     pub(crate) lock: bool,
+    /// Adapters, in order.
+    pub(crate) lora: Vec<Named>,
     /// A built-in chat template's name, or a file; none: the model's own.
     pub(crate) template: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! What a setting is: its row, the values it takes, and how one is read, checked and shown.
 
 use super::Settings;
-use crate::{messages::Language, paths};
+use crate::{adapters::Named, messages::Language, paths};
 use engine::{MAX_DRAFT, Speculation};
 use std::{
     ffi::OsStr,
@@ -72,6 +72,8 @@ pub(crate) enum Kind {
     Path(At<Option<PathBuf>>),
     /// Several texts: the flag repeats, a variable is a TOML array or one text.
     List(At<Vec<String>>),
+    /// Several adapters, given like several texts; relative paths as of a path.
+    Adapters(At<Vec<Named>>),
     /// Several of several words, separated by commas in a flag or variable.
     Choices(At<Vec<String>>, &'static [&'static str]),
 }
@@ -133,7 +135,7 @@ impl Row {
                 format!("{}{}..{}", if *open { "above " } else { "" }, range.start(), range.end())
             }
             Kind::Choice(_, words) | Kind::Choices(_, words) => words.join("|"),
-            Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::List(_) => String::new(),
+            Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::List(_) | Kind::Adapters(_) => String::new(),
         }
     }
 
@@ -160,6 +162,10 @@ impl Row {
             return Ok(());
         }
         let text = text.to_str().ok_or("the value is not valid Unicode")?;
+        if let Kind::Adapters(at) = &self.kind {
+            *at(settings) = if text.is_empty() { Vec::new() } else { vec![Named::parse(text, base)?] };
+            return Ok(());
+        }
         self.set_str(settings, text)
     }
 
@@ -203,6 +209,7 @@ impl Row {
             Kind::Text(at) => *at(settings) = text.to_owned(),
             Kind::TextOr(at) => *at(settings) = (!text.is_empty()).then(|| text.to_owned()),
             Kind::Path(at) => *at(settings) = (!text.is_empty()).then(|| PathBuf::from(text)),
+            Kind::Adapters(at) => *at(settings) = vec![Named::parse(text, None)?],
             Kind::List(at) => *at(settings) = if text.is_empty() { Vec::new() } else { vec![text.to_owned()] },
             Kind::Choices(at, words) => {
                 let mut chosen = Vec::new();
@@ -218,9 +225,23 @@ impl Row {
         Ok(())
     }
 
-    /// Sets a list setting from several values.
-    pub(crate) fn set_list(&self, settings: &mut Settings, values: &[String]) -> Result<(), String> {
+    /// Whether its flag may be repeated, each time with one of its values.
+    pub(crate) fn repeats(&self) -> bool {
+        matches!(self.kind, Kind::List(_) | Kind::Adapters(_))
+    }
+
+    /// Sets a list setting from several values. Relative paths start at `base`.
+    pub(crate) fn set_list(
+        &self,
+        settings: &mut Settings,
+        values: &[String],
+        base: Option<&Path>,
+    ) -> Result<(), String> {
         match &self.kind {
+            Kind::Adapters(at) => {
+                *at(settings) = values.iter().map(|text| Named::parse(text, base)).collect::<Result<_, _>>()?;
+                Ok(())
+            }
             Kind::List(at) => {
                 if values.iter().any(String::is_empty) {
                     return Err("an empty text is not allowed here".into());
@@ -268,6 +289,7 @@ impl Row {
                 quoted(&at(&mut copy).as_deref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
             }
             Kind::List(at) | Kind::Choices(at, _) => list(at(&mut copy)),
+            Kind::Adapters(at) => list(&at(&mut copy).iter().map(Named::show).collect::<Vec<_>>()),
         }
     }
 }

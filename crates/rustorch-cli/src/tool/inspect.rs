@@ -2,6 +2,7 @@
 
 use super::Tool;
 use crate::{
+    adapters::{self, Adapter},
     exit::Result,
     fitting::{self, Fitting},
     loading, output, paths,
@@ -29,6 +30,7 @@ pub(super) const TOOL: Tool = Tool {
         "model.format",
         "model.mmap",
         "model.quantize",
+        "model.lora",
         "backend.memory_budget",
         "context.size",
         "context.kv_type",
@@ -49,14 +51,14 @@ const MAX_TEXT: usize = 200;
 fn run(layers: &Layers, values: &Values) -> Result<()> {
     let settings = layers.settings();
     let checkpoint = loading::open(settings)?;
-    let facts = facts(&checkpoint, settings);
+    let facts = facts(&checkpoint, settings, &adapters::open(settings)?);
     if values.has("json") {
         return output::answer_line(&facts.to_string());
     }
     output::answer(&page(&facts))
 }
 
-fn facts(checkpoint: &Checkpoint, settings: &Settings) -> serde_json::Value {
+fn facts(checkpoint: &Checkpoint, settings: &Settings, adapters: &[Adapter]) -> serde_json::Value {
     let metadata: Map<String, serde_json::Value> =
         checkpoint.metadata().iter().map(|(key, value)| (key.to_owned(), value_json(value))).collect();
     let mut types: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
@@ -76,7 +78,7 @@ fn facts(checkpoint: &Checkpoint, settings: &Settings) -> serde_json::Value {
         .map(|t| json!({"name": t.name, "type": t.dtype.to_string(), "shape": t.shape.dims(), "bytes": t.bytes}))
         .collect();
     let (model, memory) = match HyperParams::read(checkpoint) {
-        Ok(hyper) => (model_json(&hyper), memory_json(checkpoint, &hyper, settings)),
+        Ok(hyper) => (model_json(&hyper), memory_json(checkpoint, &hyper, settings, adapters)),
         Err(error) => (json!({"error": error.to_string()}), serde_json::Value::Null),
     };
     json!({
@@ -108,9 +110,14 @@ fn model_json(hyper: &HyperParams) -> serde_json::Value {
 }
 
 /// The plan as loading would make it, and the same with the file's own types where it does not fit.
-fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings) -> serde_json::Value {
+fn memory_json(
+    checkpoint: &Checkpoint,
+    hyper: &HyperParams,
+    settings: &Settings,
+    adapters: &[Adapter],
+) -> serde_json::Value {
     let allowed = fitting::allowed(settings);
-    let fitting = Fitting { checkpoint, settings, hyper, n_sequences: 1, saves: true, allowed };
+    let fitting = Fitting { checkpoint, settings, hyper, n_sequences: 1, saves: true, allowed, adapters };
     let (plan, context, mixture, saved_positions) = match fitting.fit() {
         Ok(fit) => (fit.plan, fit.context, fit.mixture, fit.saved_positions),
         Err(_) => {
@@ -125,7 +132,7 @@ fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings
         PlanRow::Weights { group, dtype, n_tensors, bytes } => {
             Some(json!({"group": group.name(), "type": dtype.name(), "n_tensors": n_tensors, "bytes": bytes}))
         }
-        PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => None,
+        PlanRow::Adapters { .. } | PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => None,
     });
     json!({
         "context": context,
@@ -133,6 +140,7 @@ fn memory_json(checkpoint: &Checkpoint, hyper: &HyperParams, settings: &Settings
         "quantize": mixture.map(|mixture| mixture.name),
         "weights": weights.collect::<Vec<_>>(),
         "weights_bytes": plan.weights_bytes,
+        "adapters_bytes": plan.adapters_bytes,
         "kv_bytes": plan.kv_bytes,
         "saved_prefixes_tokens": saved_positions,
         "scratch_bytes": plan.scratch_bytes,

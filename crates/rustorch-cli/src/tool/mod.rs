@@ -87,6 +87,7 @@ const ENGINE_SETTINGS: &[&str] = &[
     "model.quantize",
     "model.quantize_cache",
     "model.lock",
+    "model.lora",
     "backend.",
     "context.size",
     "context.kv_type",

@@ -99,7 +99,8 @@ fn look(found: Found, settings: &Settings, allowed: Option<u64>) -> Facts {
         }
     };
     facts.family = Some(hyper.architecture.name);
-    let fitting = Fitting { checkpoint: &checkpoint, settings, hyper: &hyper, n_sequences: 1, saves: false, allowed };
+    let (n_sequences, saves, adapters) = (1, false, &[]);
+    let fitting = Fitting { checkpoint: &checkpoint, settings, hyper: &hyper, n_sequences, saves, allowed, adapters };
     match fitting.plan(None, 1) {
         Ok(plan) => facts.types = Some(fitting::types(&plan)),
         Err(error) => facts.problem = Some(error.to_string()),

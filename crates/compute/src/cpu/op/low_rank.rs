@@ -54,6 +54,8 @@ impl<'a> Additions<'a> {
 #[derive(Default)]
 pub(crate) struct LowRankScratch {
     steps: Vec<Step>,
+    /// Those of the steps that compute `a · x`; the others have it from one of them.
+    own: Vec<usize>,
     narrow: Scratch<f32>,
 }
 
@@ -80,6 +82,7 @@ pub(crate) fn add<'a>(
     // Taken, so that the products below can use the rest; put back unless there was no memory.
     let mut own = std::mem::take(&mut scratch.low_rank);
     own.steps.clear();
+    own.own.clear();
     let most = (0..count).map(|i| product(i).additions.list.len()).max().unwrap_or(0);
     let mut n_floats = 0usize;
     for addition in 0..most {
@@ -87,12 +90,23 @@ pub(crate) fn add<'a>(
             let p = product(i);
             let Some(low_rank) = p.additions.list.get(addition) else { continue };
             let (a, _) = p.additions.matrices(op, low_rank)?;
+            // Q, K and V of one matrix, or gate and up, follow one another.
+            let same = own.steps.iter().rev().take(2).find(|step| {
+                let other = product(step.product);
+                let same_x = std::ptr::eq(other.x, p.x) && other.n == p.n && other.additions.part == p.additions.part;
+                same_x && other.additions.list[step.addition].a.is_same(&low_rank.a)
+            });
+            if let Some(&Step { first, .. }) = same {
+                own.steps.push(Step { product: i, addition, first });
+                continue;
+            }
+            own.own.push(own.steps.len());
             own.steps.push(Step { product: i, addition, first: n_floats });
             let len = a.n_rows.checked_mul(p.n).and_then(|len| len.checked_add(n_floats));
             n_floats = len.ok_or_else(|| argument(op, "a size that overflows"))?;
         }
     }
-    let steps = own.steps.as_slice();
+    let (steps, first_steps) = (own.steps.as_slice(), own.own.as_slice());
     let of = |step: &Step| {
         let p = product(step.product);
         let low_rank = &p.additions.list[step.addition];
@@ -102,9 +116,10 @@ pub(crate) fn add<'a>(
     let narrow = own.narrow.take(n_floats)?;
     {
         let shared = SharedMut::new(narrow);
-        plain_products(team, scratch, steps.len(), &|i: usize| {
-            let (p, a, _, _) = of(&steps[i]);
-            let out = shared.part(steps[i].first..steps[i].first + a.n_rows * p.n);
+        plain_products(team, scratch, first_steps.len(), &|i: usize| {
+            let step = &steps[first_steps[i]];
+            let (p, a, _, _) = of(step);
+            let out = shared.part(step.first..step.first + a.n_rows * p.n);
             Product { matrix: a, bias: None, scale: 1.0, residual: None, additions: Additions::default(), out, ..p }
         })?;
     }
