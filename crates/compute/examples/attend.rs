@@ -2,7 +2,7 @@
 //! chunks of a long prompt, for heads as those of a 1B and of an 8B model.
 
 use compute::{
-    Attend, Buffer, Device, KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Projection, Qkv, Rows, SequenceRows,
+    Attend, Buffer, Device, KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Projection, Qkv, Rows, SequenceRows, StateSpec,
     WeightUse,
     cpu::{CpuDevice, CpuOptions, Isa},
 };
@@ -62,7 +62,7 @@ fn rows(n: usize, from: usize, to: usize) -> Rows {
         let start = rows.len();
         rows.positions.extend(from as u32..to as u32);
         let blocks = (s * per_sequence..(s + 1) * per_sequence).map(|b| b as u32).collect();
-        rows.sequences.push(SequenceRows { rows: start..rows.len(), blocks });
+        rows.sequences.push(SequenceRows { rows: start..rows.len(), blocks, states: None });
     }
     rows
 }
@@ -76,7 +76,7 @@ fn measure(
 ) -> Result<(), Box<dyn Error>> {
     let Heads { n_heads, n_kv_heads, head_dim, n_layers, .. } = heads;
     let shape = KvLayer { n_kv_heads, k_dim: head_dim, v_dim: head_dim };
-    let spec = KvSpec { layers: vec![shape; n_layers], n_blocks: DEPTH / KV_BLOCK, dtype };
+    let spec = KvSpec { layers: vec![shape; n_layers], n_blocks: DEPTH / KV_BLOCK, dtype, states: StateSpec::default() };
     let mut cache = device.kv_cache(&spec)?;
     let (q, k) = (matrix(device, n_heads * head_dim, 1)?, matrix(device, n_kv_heads * head_dim, 2)?);
     let v = matrix(device, n_kv_heads * head_dim, 3)?;

@@ -45,8 +45,14 @@ fn matrices(block: &mut Block) -> Vec<Named<'_>> {
                 (["attn_v_b"].as_slice(), &mut v_up.weight),
             ]);
         }
+        AttentionWeights::ShortConv { input, .. } => all.push((&["shortconv.in_proj"], &mut input.weight)),
+        AttentionWeights::DeltaRule { qkv, z, b, .. } => all.extend([
+            (["attn_qkv", "ssm_in"].as_slice(), &mut qkv.weight),
+            (["attn_gate"].as_slice(), &mut z.weight),
+            (["ssm_ba"].as_slice(), &mut b.weight),
+        ]),
     }
-    all.push((&["attn_output"], &mut block.o.weight));
+    all.push((&["attn_output", "shortconv.out_proj", "ssm_out"], &mut block.o.weight));
     match &mut block.feed_forward {
         FeedForwardWeights::Dense(weights) => all.extend(dense([&["ffn_gate"], &["ffn_up"], &["ffn_down"]], weights)),
         FeedForwardWeights::Experts { shared, router, gate, up, down, .. } => {

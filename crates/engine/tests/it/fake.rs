@@ -95,7 +95,8 @@ impl Forward for Fake {
         assert!(batch.tokens.len() <= self.max_rows, "too many rows");
         self.out.clear();
         let mut wanted = batch.logits.iter().copied().peekable();
-        for sequence in sequences.iter().filter(|_| !self.slots.is_empty()) {
+        let has_states = !self.slots.is_empty();
+        for sequence in sequences.iter().filter(|_| has_states) {
             let states = sequence.states.as_ref().expect("a sequence without states");
             assert_eq!(states.from.is_none(), batch.rows.positions[sequence.rows.start] == 0);
             let written = states.saves.iter().map(|(_, slot)| *slot).chain([states.to]);

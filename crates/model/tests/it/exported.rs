@@ -5,7 +5,7 @@ use crate::running::{all_logits, load};
 use checkpoint::{Checkpoint, Layout, NewTensor, OpenOptions};
 use compute::Precision;
 use model::{Export, HyperParams};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 #[test]
