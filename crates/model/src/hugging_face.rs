@@ -39,7 +39,10 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.key_length", &["head_dim"]),
     ("attention.value_length", &["head_dim"]),
     ("attention.layer_norm_rms_epsilon", &["rms_norm_eps", "layer_norm_epsilon"]),
-    ("attention.layer_norm_epsilon", &["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"]),
+    (
+        "attention.layer_norm_epsilon",
+        &["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "rms_norm_eps"],
+    ),
     ("attention.clamp_kqv", &["clip_qkv", "attn_config.clip_qkv"]),
     ("attention.alibi", &["attn_config.alibi", "alibi"]),
     ("attention.max_alibi_bias", &["attn_config.alibi_bias_max"]),
