@@ -32,6 +32,7 @@ mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmoe;
+mod orion;
 mod phi2;
 mod phi3;
 mod qwen2;
@@ -66,6 +67,7 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &gptj::GPTJ,
     &gptneox::GPTNEOX,
     &starcoder2::STARCODER2,
+    &orion::ORION,
     &stablelm::STABLELM,
     &phi2::PHI2,
     &falcon::FALCON,
