@@ -17,10 +17,10 @@ const SCOPES: &[&str] = &["config.text_config", "config"];
 /// The house's keys (GGUF's without the family) and the names of the same numbers here, in order.
 const KEYS: &[(&str, &[&str])] = &[
     ("vocab_rows", &["vocab_size"]),
-    ("context_length", &["max_position_embeddings", "n_positions", "max_seq_len"]),
+    ("context_length", &["max_position_embeddings", "n_positions", "max_seq_len", "model_max_length"]),
     ("embedding_length", &["hidden_size", "n_embd", "d_model"]),
     ("block_count", &["num_hidden_layers", "n_layer", "n_layers", "num_layers"]),
-    ("feed_forward_length", &["intermediate_size", "ffn_hidden_size", "n_inner"]),
+    ("feed_forward_length", &["intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner"]),
     ("activation", &["hidden_activation", "hidden_act", "activation_function", "activation"]),
     ("use_parallel_residual", &["use_parallel_residual", "parallel_attn"]),
     ("tied_embeddings", &["tie_word_embeddings"]),
@@ -52,18 +52,23 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.value_length_mla", &["v_head_dim"]),
     ("attention.scale", &["attention_multiplier"]),
     ("attention.scale_divisor_squared", &["query_pre_attn_scalar"]),
-    ("attention.sliding_window", &["sliding_window"]),
+    ("attention.sliding_window", &["sliding_window", "attention_chunk_size"]),
     ("attention.sliding_window_pattern", &["sliding_window_pattern", "_sliding_window_pattern"]),
     ("attention.sliding_window_on", &["use_sliding_window"]),
     ("attention.sliding_window_from", &["max_window_layers"]),
     ("attention.layer_types", &["layer_types"]),
+    ("attention.head_norms", &["use_qk_norm"]),
+    ("attention.temperature_on", &["attn_temperature_tuning"]),
+    ("attention.temperature_length", &["floor_scale"]),
+    ("attention.temperature_scale", &["attn_scale"]),
     ("expert_count", &["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"]),
     ("expert_used_count", &["num_experts_per_tok", "moe_k", "moe_topk"]),
     ("expert_group_count", &["n_group"]),
     ("expert_group_used_count", &["topk_group"]),
     ("expert_scoring", &["scoring_func"]),
     ("expert_choice", &["topk_method"]),
-    ("expert_feed_forward_length", &["moe_intermediate_size"]),
+    ("expert_feed_forward_length", &["moe_intermediate_size", "intermediate_size"]),
+    ("expert_jitter", &["router_jitter_noise"]),
     ("expert_weights_norm", &["norm_topk_prob"]),
     ("expert_weights_scale", &["routed_scaling_factor"]),
     ("rope.dimension_count", &["qk_rope_head_dim", "rotary_dim"]),
@@ -90,6 +95,8 @@ const KEYS: &[(&str, &[&str])] = &[
     ("rope.scaling.truncate", &["rope_scaling.truncate"]),
     ("rope.scaling.low_freq_factor", &["rope_scaling.low_freq_factor"]),
     ("rope.scaling.high_freq_factor", &["rope_scaling.high_freq_factor"]),
+    ("rope.scaling.short_magnitude", &["rope_scaling.short_mscale"]),
+    ("rope.scaling.long_magnitude", &["rope_scaling.long_mscale"]),
     ("rope.scaling.short_factor", &["rope_scaling.short_factor"]),
     ("rope.scaling.long_factor", &["rope_scaling.long_factor"]),
 ];
@@ -109,11 +116,13 @@ const LAYER_TENSORS: &[(&str, &[&str])] = &[
     ("attn_qkv", &["self_attn.qkv_proj"]),
     ("attn_q_norm", &["self_attn.q_norm"]),
     ("attn_k_norm", &["self_attn.k_norm"]),
+    ("attn_sub_norm", &["self_attn.attn_sub_norm"]),
     ("attn_output", &["self_attn.o_proj"]),
     ("post_attention_norm", &["post_attention_layernorm"]),
     ("ffn_norm", &["post_attention_layernorm"]),
     ("ffn_gate", &["mlp.gate_proj"]),
     ("ffn_up", &["mlp.up_proj", "mlp.gate_up_proj"]),
+    ("ffn_sub_norm", &["mlp.ffn_sub_norm"]),
     ("ffn_down", &["mlp.down_proj"]),
     ("ffn_gate_inp", &["mlp.gate", "block_sparse_moe.gate"]),
     (
@@ -183,7 +192,8 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
 ];
 
 /// Kinds of layers, and whether each sees only a window.
-const LAYER_TYPES: &[(&str, bool)] = &[("full_attention", false), ("sliding_attention", true)];
+const LAYER_TYPES: &[(&str, bool)] =
+    &[("full_attention", false), ("sliding_attention", true), ("chunked_attention", true)];
 
 /// Kinds of RoPE scaling that the house calls otherwise.
 const ROPE_TYPES: &[(&str, &str)] = &[("default", "none"), (BANDS_TYPE, "bands"), ("su", "longrope")];

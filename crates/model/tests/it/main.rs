@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod batches;
+mod exports;
 mod fast;
 mod fixtures;
 mod goldens;
