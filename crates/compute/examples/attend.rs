@@ -94,6 +94,7 @@ fn measure(
         head_dim,
         v_head_dim: head_dim,
         clamp: None,
+        growth: None,
     };
     let mut queries = device.alloc(512 * n_heads * head_dim)?;
     let mut result = device.alloc(512 * n_heads * head_dim)?;
@@ -113,6 +114,7 @@ fn measure(
         scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
         window: None,
+        chunked: false,
         sinks: None,
         slopes: None,
     };

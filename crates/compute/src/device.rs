@@ -201,6 +201,18 @@ pub struct Qkv<'a> {
     pub v_head_dim: usize,
     /// Values clamped to ±this after the bias (MPT, OLMo).
     pub clamp: Option<f32>,
+    /// Queries grow with their position.
+    pub growth: Option<QueryGrowth>,
+}
+
+/// What queries are multiplied with as their position grows: `1 + weight · ln(1 + ⌊(position + 1) / span⌋)` (Nakanishi 2025,
+/// "Scalable-Softmax", as Llama 4 has it).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryGrowth {
+    /// Positions between two steps, above 0.
+    pub span: f32,
+    /// How fast.
+    pub weight: f32,
 }
 
 /// The projections of latent attention (DeepSeek-V2): one narrow vector per position, the latent, stands for the keys and
@@ -241,6 +253,8 @@ pub struct Attend<'a> {
     pub softcap: Option<f32>,
     /// A position sees itself and the `window - 1` before it.
     pub window: Option<usize>,
+    /// Windows lie side by side instead: a position sees itself and those before it in its own one (Llama 4).
+    pub chunked: bool,
     /// One extra logit per head that only takes mass, `f32 [n_heads]` (gpt-oss).
     pub sinks: Option<&'a Weight>,
     /// Per head, what each position of distance takes off a score, `f32 [n_heads]` (ALiBi, Press et al. 2021).
@@ -312,7 +326,7 @@ pub enum Activation {
     ClampedSwish,
 }
 
-/// A feed-forward block: `down(act(gate(x)) ⊙ up(x))`, or `down(act(up(x)))` without a gate.
+/// A feed-forward block: `down(norm(act(gate(x)) ⊙ up(x)))`, or `down(norm(act(up(x))))` without a gate.
 pub struct FeedForward<'a> {
     /// Applied to the input.
     pub norm: Option<&'a Norm>,
@@ -320,6 +334,8 @@ pub struct FeedForward<'a> {
     pub gate: Option<&'a Projection>,
     /// `[n_ff, width]`.
     pub up: &'a Projection,
+    /// Applied to the input of `down` (BitNet).
+    pub inner_norm: Option<&'a Norm>,
     /// `[width, n_ff]`.
     pub down: &'a Projection,
     /// Which activation.
@@ -346,6 +362,12 @@ pub struct RouterRule {
     pub scale: f32,
     /// Experts are chosen from the best groups only (DeepSeek V2 and V3).
     pub groups: Option<RouterGroups>,
+    /// The weight of a choice is its share among its peers (Liu et al. 2024, "GRIN"): a softmax over the scores of the
+    /// experts not chosen before whose distance from its own is at most this fraction of the larger of both. Scores stay as
+    /// they are then.
+    pub peers: Option<f32>,
+    /// A chosen expert's input is multiplied with its weight, instead of its output (Llama 4).
+    pub weighs_input: bool,
 }
 
 /// Groups of experts, of which only the best take part in the choice.

@@ -3,9 +3,9 @@
 //! A column exists only for what neither the numbers in the file nor the presence of tensors tells. Families are in
 //! `arch/`, one file each; nothing outside that folder names one.
 
-use crate::arch::ARCHITECTURES;
+use crate::arch::{ARCHITECTURES, NOT_SUPPORTED};
 use crate::{Error, Result, description};
-use compute::{Activation, NormKind, RopePairing};
+use compute::{Activation, NormKind, QueryGrowth, RopePairing};
 use std::sync::{PoisonError, RwLock};
 
 /// Where a layer normalizes.
@@ -77,12 +77,16 @@ pub struct Architecture {
     pub norms_less_one: bool,
     /// Fused Q, K and V of that convention lie by K/V head: its queries, its key, its value.
     pub fused_by_head: bool,
+    /// Q, K and V are one tensor in that convention and three in GGUF's.
+    pub splits_qkv: bool,
     /// The matrices of its layers lie transposed, `[n_in, n_out]`.
     pub transposed: bool,
     /// Numbers that such files may leave out, by the house's key; flags are 0 or 1.
     pub config_defaults: &'static [(&'static str, f64)],
     /// Whether the order of tokens is in RoPE; otherwise it is in learned positions or in ALiBi's slopes.
     pub has_rope: bool,
+    /// Number of layers of the one size that has ALiBi in place of RoPE.
+    pub alibi_at: Option<usize>,
     /// How experts lie in Hugging Face's files, where all of a layer are one tensor.
     pub expert_order: ExpertOrder,
     /// Which elements of a head RoPE pairs, in the weight order of GGUF.
@@ -109,14 +113,22 @@ pub struct Architecture {
     pub norms: NormPlaces,
     /// Q and K norms come after RoPE.
     pub norm_after_rope: bool,
+    /// Heads of Q and K that rotate have a norm without weights, where the file does not say.
+    pub bare_head_norms: bool,
+    /// Number of experts of the one size that has none of these, where the file does not say.
+    pub no_head_norms_at: Option<usize>,
     /// Attention and feed-forward read the same input, where the file does not say.
     pub parallel: bool,
     /// Which layers a window applies to.
     pub window_pattern: WindowPattern,
+    /// Windows lie side by side, and a position sees what is in its own.
+    pub chunked: bool,
     /// How RoPE goes with them.
     pub windowed_rope: WindowedRope,
     /// Window in positions where the file does not give it.
     pub default_window: Option<usize>,
+    /// Queries that do not rotate grow with their position, where the file does not say: how far and how fast.
+    pub query_growth: Option<QueryGrowth>,
     /// RoPE base of windowed layers where the file does not give it; none: that of the other layers.
     pub default_local_rope_base: Option<f64>,
     /// Embeddings multiplied by the root of the width.
@@ -131,6 +143,16 @@ pub struct Architecture {
     pub logit_scale_divides: bool,
     /// The weights of the chosen experts are divided by their sum, where the file does not say.
     pub normalizes_experts: bool,
+    /// Experts are scored by sigmoids, where the file does not say.
+    pub sigmoid_experts: bool,
+    /// The weight of a chosen expert is its share among those within this fraction of its score, where the file does not
+    /// give half of it.
+    pub expert_peers: Option<f32>,
+    /// The input of a chosen expert is multiplied with its weight, instead of its output.
+    pub weighs_expert_input: bool,
+    /// Rows of the output matrix of a vocabulary of this size have the length 1, to which Hugging Face's files do not bring
+    /// them.
+    pub unit_output_rows_at: Option<usize>,
 }
 
 impl Architecture {
@@ -138,6 +160,7 @@ impl Architecture {
     pub fn find(name: &str) -> Result<&'static Architecture> {
         known().find(|a| a.name == name).ok_or_else(|| Error::UnknownArchitecture {
             name: name.chars().take(64).collect(),
+            lacking: lacking(name),
             nearest: nearest(name),
             supported: Self::all().iter().map(|a| a.name).collect(),
         })
@@ -150,6 +173,7 @@ impl Architecture {
         let found = known().find(|a| a.model_types.iter().any(|known| plain(known) == wanted));
         found.ok_or_else(|| Error::UnknownModelType {
             name: name.chars().take(64).collect(),
+            lacking: lacking(name),
             nearest: nearest(name),
             supported: Self::all().iter().flat_map(|a| a.model_types).copied().collect(),
         })
@@ -181,6 +205,11 @@ static ADDED: RwLock<Vec<&'static Architecture>> = RwLock::new(Vec::new());
 fn known() -> impl Iterator<Item = &'static Architecture> {
     let added = ADDED.read().unwrap_or_else(PoisonError::into_inner).clone();
     added.into_iter().chain(ARCHITECTURES.iter().copied())
+}
+
+/// What a family that is known and not supported needs; empty for others.
+fn lacking(name: &str) -> &'static str {
+    NOT_SUPPORTED.iter().find(|(names, _)| names.contains(&name)).map_or("", |&(_, lacking)| lacking)
 }
 
 /// Known names at most a third of their letters away, nearest first.
@@ -227,7 +256,6 @@ mod tests {
             for model_type in a.model_types {
                 assert_eq!(Architecture::find_model_type(model_type).unwrap(), *a, "{model_type}");
             }
-            assert!(!a.model_types.is_empty(), "{}", a.name);
         }
     }
 
@@ -244,8 +272,17 @@ mod tests {
         check("lama", &["llama"]);
         check("Qwen_3", &["qwen3", "qwen2"]);
         check("qwen2mo", &["qwen2moe", "qwen2", "qwen3moe"]);
-        check("bert", &[]);
+        check("resnet", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn families_that_are_known_say_what_they_need() {
+        for name in NOT_SUPPORTED.iter().flat_map(|(names, _)| *names) {
+            for error in [Architecture::find(name).unwrap_err(), Architecture::find_model_type(name).unwrap_err()] {
+                assert!(error.to_string().contains("it is known, but its models need"), "{error}");
+            }
+        }
     }
 
     #[test]

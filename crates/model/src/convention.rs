@@ -154,6 +154,11 @@ impl<'a> Names<'a> {
         stored && name.starts_with("blk.") && !self.says(ROWS_KEY)
     }
 
+    /// Whether the rows of the output matrix of a vocabulary of `n_vocab` must still be brought to the length 1.
+    pub(crate) fn lacks_unit_rows(&self, n_vocab: usize) -> bool {
+        self.convention == Convention::HuggingFace && self.architecture.unit_output_rows_at == Some(n_vocab)
+    }
+
     /// How the experts of a layer lie in one tensor; transposed ones have their input before their output.
     pub(crate) fn expert_order(&self) -> ExpertOrder {
         match self.convention {

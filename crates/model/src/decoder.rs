@@ -263,7 +263,7 @@ impl Model {
             let place = Place { rows, params, block, layer, is_wanted };
             let Some(mixed) = self.mixed(x, place, cache, q, attention)? else { break };
             let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
-            self.device.linear(mixed, rows.len(), None, &block.o, epilogue, y)?;
+            self.device.linear(mixed, rows.len(), block.attn_sub_norm.as_ref(), &block.o, epilogue, y)?;
             go_on()?;
             if self.hyper.parallel {
                 self.feed_forward(block, rows.len(), x, y, spare, None)?;
@@ -348,6 +348,7 @@ impl Model {
                     head_dim: params.head_dim,
                     v_head_dim: params.v_head_dim,
                     clamp: self.hyper.clamp,
+                    growth: self.hyper.query_growth.filter(|_| !params.rotates),
                 };
                 self.device.qkv(x, rows, &args, cache, layer, queries)?;
             }
@@ -371,6 +372,7 @@ impl Model {
             scale: self.hyper.attention_scale,
             softcap: self.hyper.attention_softcap,
             window: params.window,
+            chunked: self.hyper.architecture.chunked,
             sinks: block.sinks.as_ref(),
             slopes: self.weights.slopes.as_ref(),
         }
@@ -416,9 +418,10 @@ impl Model {
         epilogue: Epilogue<'_>,
         out: &mut Buffer,
     ) -> Result<()> {
-        let DenseWeights { gate, up, down, output_gate } = weights;
-        let (gate, output_gate, activation) = (gate.as_ref(), output_gate.as_ref(), self.hyper.activation);
-        let args = FeedForward { norm, gate, up, down, activation, output_gate, epilogue };
+        let DenseWeights { gate, up, inner_norm, down, output_gate } = weights;
+        let (gate, inner_norm, output_gate) = (gate.as_ref(), inner_norm.as_ref(), output_gate.as_ref());
+        let args =
+            FeedForward { norm, gate, up, inner_norm, down, activation: self.hyper.activation, output_gate, epilogue };
         Ok(self.device.feed_forward(x, n_rows, &args, out)?)
     }
 

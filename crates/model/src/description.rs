@@ -80,6 +80,7 @@ const FIELDS: &[Field] = &[
         put(&mut a.norms, choice(v, &places))
     }),
     field("norm_after_rope", FLAG, |a, v| put(&mut a.norm_after_rope, v.as_bool())),
+    field("bare_head_norms", FLAG, |a, v| put(&mut a.bare_head_norms, v.as_bool())),
     field("parallel", FLAG, |a, v| put(&mut a.parallel, v.as_bool())),
     field("windows_of", COUNT, |a, v| put(&mut a.window_pattern, count(v).map(WindowPattern::AllButLastOf))),
     field("windowed_rope", "\"same\", \"apart\" or \"only\"", |a, v| {
@@ -87,11 +88,14 @@ const FIELDS: &[Field] = &[
         put(&mut a.windowed_rope, choice(v, &kinds))
     }),
     field("window", COUNT, |a, v| put(&mut a.default_window, count(v).map(Some))),
+    field("chunked", FLAG, |a, v| put(&mut a.chunked, v.as_bool())),
     field("root_width_embedding", FLAG, |a, v| put(&mut a.root_width_embedding, v.as_bool())),
     field("attention_softcap", "a number above 0", |a, v| put(&mut a.default_attention_softcap, factor(v).map(Some))),
     field("logit_softcap", "a number above 0", |a, v| put(&mut a.default_logit_softcap, factor(v).map(Some))),
     field("logit_scale_divides", FLAG, |a, v| put(&mut a.logit_scale_divides, v.as_bool())),
     field("normalizes_experts", FLAG, |a, v| put(&mut a.normalizes_experts, v.as_bool())),
+    field("sigmoid_experts", FLAG, |a, v| put(&mut a.sigmoid_experts, v.as_bool())),
+    field("weighs_expert_input", FLAG, |a, v| put(&mut a.weighs_expert_input, v.as_bool())),
 ];
 
 const PAIRINGS: &str = "\"neighbours\" or \"halves\"";

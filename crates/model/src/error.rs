@@ -7,20 +7,34 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A family that has no record here.
-    #[error("the architecture {name:?} is not supported; {}supported are {}", nearest_words(nearest), supported.join(", "))]
+    #[error(
+        "the architecture {name:?} is not supported{}; {}supported are {}",
+        lacking_words(lacking),
+        nearest_words(nearest),
+        supported.join(", ")
+    )]
     UnknownArchitecture {
         /// What the file calls itself.
         name: String,
+        /// What it needs that is not built, where the family is known; else empty.
+        lacking: &'static str,
         /// Supported names spelled much like it, best first.
         nearest: Vec<&'static str>,
         /// All supported names.
         supported: Vec<&'static str>,
     },
     /// A `model_type` that no record here has.
-    #[error("the model_type {name:?} is not supported; {}supported are {}", nearest_words(nearest), supported.join(", "))]
+    #[error(
+        "the model_type {name:?} is not supported{}; {}supported are {}",
+        lacking_words(lacking),
+        nearest_words(nearest),
+        supported.join(", ")
+    )]
     UnknownModelType {
         /// What the file calls itself.
         name: String,
+        /// What it needs that is not built, where the family is known; else empty.
+        lacking: &'static str,
         /// Supported families spelled much like it, best first.
         nearest: Vec<&'static str>,
         /// All supported names.
@@ -156,6 +170,10 @@ pub enum Error {
     /// From the device.
     #[error(transparent)]
     Compute(#[from] compute::Error),
+}
+
+fn lacking_words(lacking: &str) -> String {
+    if lacking.is_empty() { String::new() } else { format!(": it is known, but its models need {lacking}") }
 }
 
 fn nearest_words(nearest: &[&'static str]) -> String {

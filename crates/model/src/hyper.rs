@@ -11,7 +11,7 @@ use crate::keys::Keys;
 use crate::rope::RopeParams;
 use crate::{Architecture, Error, Result};
 use checkpoint::Checkpoint;
-use compute::{Activation, NormKind, RouterGroups, RouterRule};
+use compute::{Activation, NormKind, QueryGrowth, RouterGroups, RouterRule};
 
 /// Layers at most.
 const MAX_LAYERS: usize = 4096;
@@ -25,6 +25,8 @@ const MAX_WIDTH: usize = 1 << 24;
 const MAX_STATE: usize = 1 << 30;
 /// Positions that a short convolution sees at most.
 const MAX_TAPS: usize = 256;
+/// ALiBi's number in its paper (Press et al. 2021).
+const USUAL_ALIBI: f32 = 8.0;
 /// Positions at most: device interfaces count them in 32 bits.
 const MAX_CONTEXT: usize = 1 << 31;
 
@@ -197,6 +199,8 @@ pub struct HyperParams {
     pub norm_eps: f32,
     /// Queries, keys and values are cut to ± this.
     pub clamp: Option<f32>,
+    /// Whether the order of tokens is in RoPE, as far as layers rotate.
+    pub has_rope: bool,
     /// The steepest of ALiBi's slopes is 2 to minus this by the number of heads.
     pub alibi: Option<f32>,
     /// Rotary position embedding.
@@ -207,6 +211,10 @@ pub struct HyperParams {
     pub attention_scale: f32,
     /// Soft-cap of attention scores.
     pub attention_softcap: Option<f32>,
+    /// How queries grow in layers that do not rotate.
+    pub query_growth: Option<QueryGrowth>,
+    /// Whether heads of Q and K that rotate have a norm without weights.
+    pub bare_head_norms: bool,
     /// Multiplied into what a block adds to the residual stream.
     pub residual_scale: f32,
     /// Multiplied into the logits.
@@ -229,7 +237,8 @@ impl HyperParams {
         let n_vocab = n_vocab(checkpoint, &keys, &names, width)?;
         let context_length = keys.required("context_length", MAX_CONTEXT)?;
         let latent = latent(&keys)?;
-        let mut layers = layers(&keys, &names, n_layers, width)?;
+        let has_rope = architecture.has_rope && architecture.alibi_at != Some(n_layers);
+        let mut layers = layers(&keys, &names, (n_layers, has_rope), width)?;
         if let Some(latent) = &latent {
             for layer in &mut layers {
                 (layer.n_kv_heads, layer.head_dim, layer.v_head_dim) = (1, latent.rope_dim + latent.rank, latent.rank);
@@ -247,23 +256,29 @@ impl HyperParams {
             None => latent.as_ref().map_or(first.head_dim, |l| l.rope_dim + l.nope_dim) as f32,
         };
         let rotating = latent.as_ref().map_or(first.head_dim, |l| l.rope_dim);
-        let rope = RopeParams::read(&keys, rotating, context_length)?;
+        let rope = match has_rope {
+            true => RopeParams::read(&keys, rotating, context_length)?,
+            false => RopeParams::none(context_length),
+        };
         let sharpness = if latent.is_some() { rope.score_factor } else { 1.0 };
         let by_width = keys.factor("logit_base_width")?.map(|base| width as f32 / base);
         let logit_scale = keys.factor("logit_scale")?.or(by_width).unwrap_or(1.0);
         let by_depth = keys.factor("residual_scale_of_depth")?.map(|scale| scale / (n_layers as f32).sqrt());
+        let experts = experts(&keys, &names, n_layers)?;
         Ok(HyperParams {
             architecture,
             n_vocab,
             context_length,
             width,
             n_layers,
-            experts: experts(&keys, &names, n_layers)?,
+            bare_head_norms: bare_head_norms(&keys, experts.as_ref())?,
+            experts,
             activation: activation(&keys)?,
             parallel: keys.flag("use_parallel_residual")?.unwrap_or(architecture.parallel),
             norm_eps: norm_eps(&keys)?,
             clamp: keys.factor("attention.clamp_kqv")?,
-            alibi: alibi(&keys)?,
+            has_rope,
+            alibi: alibi(&keys, has_rope)?,
             rope,
             embedding_scale: match keys.factor("embedding_scale")? {
                 Some(scale) => scale,
@@ -272,6 +287,7 @@ impl HyperParams {
             },
             attention_scale: keys.factor("attention.scale")?.unwrap_or(sharpness / scale_width.sqrt()),
             attention_softcap: keys.factor_or("attn_logit_softcapping", architecture.default_attention_softcap)?,
+            query_growth: query_growth(&keys)?,
             residual_scale: keys.factor("residual_scale")?.or(by_depth).unwrap_or(1.0),
             logit_scale: if architecture.logit_scale_divides { 1.0 / logit_scale } else { logit_scale },
             logit_softcap: keys.factor_or("final_logit_softcapping", architecture.default_logit_softcap)?,
@@ -313,13 +329,38 @@ fn activation(keys: &Keys<'_>) -> Result<Activation> {
 }
 
 /// ALiBi's number, where positions come by it.
-fn alibi(keys: &Keys<'_>) -> Result<Option<f32>> {
+fn alibi(keys: &Keys<'_>, has_rope: bool) -> Result<Option<f32>> {
     let key = "attention.alibi";
-    match (keys.flag(key)?, keys.architecture().has_rope) {
+    match (keys.flag(key)?, has_rope) {
         (Some(true), true) => Err(Error::Unsupported { what: format!("ALiBi in this family ({})", keys.full(key)) }),
         (Some(false), _) | (_, true) => Ok(None),
-        (_, false) => keys.factor("attention.max_alibi_bias"),
+        (_, false) => {
+            // A family of which one size has it leaves the number to its readers.
+            let by_size = keys.architecture().has_rope.then_some(USUAL_ALIBI);
+            Ok(keys.factor("attention.max_alibi_bias")?.or(by_size))
+        }
     }
+}
+
+/// How queries grow, in a family whose queries do.
+fn query_growth(keys: &Keys<'_>) -> Result<Option<QueryGrowth>> {
+    let Some(default) = keys.architecture().query_growth else { return Ok(None) };
+    let (span_key, weight_key) = ("attention.temperature_length", "attention.temperature_scale");
+    let weight = keys.factor(weight_key)?;
+    let is_off = keys.flag("attention.temperature_on")? == Some(false) || weight.is_none() && keys.has(weight_key);
+    let span = keys.count(span_key, MAX_CONTEXT)?.map_or(default.span, |n| n as f32);
+    let growth = QueryGrowth { span, weight: weight.unwrap_or(default.weight) };
+    Ok(Some(growth).filter(|_| !is_off))
+}
+
+/// Whether heads that rotate have a norm without weights.
+fn bare_head_norms(keys: &Keys<'_>, experts: Option<&ExpertParams>) -> Result<bool> {
+    let architecture = keys.architecture();
+    if !architecture.bare_head_norms {
+        return Ok(false);
+    }
+    let by_size = experts.is_none_or(|experts| architecture.no_head_norms_at != Some(experts.n_experts));
+    Ok(keys.flag("attention.head_norms")?.unwrap_or(by_size))
 }
 
 /// Rows of the embedding, whose other dimension must be the width.
@@ -353,7 +394,12 @@ fn norm_eps(keys: &Keys<'_>) -> Result<f32> {
     if (0.0..1.0).contains(&eps) { Ok(eps) } else { Err(keys.bad(key, eps, "it must be at least 0 and below 1")) }
 }
 
-fn layers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> Result<Vec<LayerParams>> {
+fn layers(
+    keys: &Keys<'_>,
+    names: &Names<'_>,
+    (n_layers, has_rope): (usize, bool),
+    width: usize,
+) -> Result<Vec<LayerParams>> {
     let architecture = keys.architecture();
     let heads = keys.per_layer("attention.head_count", n_layers, 1, MAX_HEADS)?;
     let n_heads = heads.ok_or_else(|| keys.missing("attention.head_count"))?;
@@ -401,7 +447,7 @@ fn layers(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize, width: usize) -> 
             ));
         }
         let rotates = match &rotating {
-            _ if !architecture.has_rope => false,
+            _ if !has_rope => false,
             Some(flags) => flags.get(i).is_none_or(|&flag| flag != 0),
             None if only_windowed => window.is_some(),
             None => none_every.is_none_or(|every| (i + 1) % every != 0),
@@ -547,9 +593,10 @@ fn experts(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize) -> Result<Option
         None => keys.required("feed_forward_length", MAX_WIDTH)?,
     };
     let gating_key = "expert_gating_func";
+    let architecture = keys.architecture();
     let named = keys.word("expert_scoring")?.map(|name| name == "sigmoid");
     let (sigmoid, softmax_after_choice) = match keys.count_or_zero(gating_key, usize::MAX)? {
-        None => (named == Some(true), false),
+        None => (named.unwrap_or(architecture.sigmoid_experts), false),
         Some(0 | 1) => (false, false),
         Some(2) => (true, false),
         Some(3) => (false, true),
@@ -558,7 +605,11 @@ fn experts(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize) -> Result<Option
     // The matrix back to the width has the same rows in every family, fused or not.
     let shared = (0..n_layers).find_map(|i| names.find(&format!("blk.{i}.ffn_down_shexp.weight")));
     let shared_n_ff = shared.map(|info| info.shape.row_len());
-    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(keys.architecture().normalizes_experts);
+    let normalize = keys.flag("expert_weights_norm")?.unwrap_or(architecture.normalizes_experts);
+    let peers = match architecture.expert_peers {
+        Some(default) => Some(keys.factor("expert_jitter")?.map_or(default, |half| 2.0 * half)),
+        None => None,
+    };
     let scale = keys.factor("expert_weights_scale")?.unwrap_or(1.0);
     Ok(Some(ExpertParams {
         n_experts,
@@ -571,6 +622,8 @@ fn experts(keys: &Keys<'_>, names: &Names<'_>, n_layers: usize) -> Result<Option
             normalize,
             scale,
             groups: groups(keys, n_experts, n_used, sigmoid)?,
+            peers,
+            weighs_input: architecture.weighs_expert_input,
         },
     }))
 }

@@ -113,6 +113,10 @@ impl<'a> Keys<'a> {
     pub(crate) fn list(&self, key: &str, n_layers: usize) -> Result<Option<Vec<u64>>> {
         let full = self.full(key);
         let Some(Value::Array(array)) = self.metadata.get(&full) else { return Ok(None) };
+        // As some configurations say that there is none.
+        if array.len() == 0 && self.convention == Convention::HuggingFace {
+            return Ok(None);
+        }
         self.check_len(key, array.len(), n_layers)?;
         Ok(match array.element_type() {
             ValueType::Bool => self.metadata.bool_array(&full)?.map(|flags| flags.into_iter().map(u64::from).collect()),
@@ -153,7 +157,11 @@ impl<'a> Keys<'a> {
     /// A truth value.
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>> {
         let (full, default) = self.or_default(key);
-        Ok(self.metadata.bool(&full)?.or(default.map(|d| d != 0.0)))
+        match self.metadata.get(&full).and_then(Value::as_integer) {
+            // Python takes numbers for truth values.
+            Some(integer) if self.convention == Convention::HuggingFace => Ok(Some(integer != 0)),
+            _ => Ok(self.metadata.bool(&full)?.or(default.map(|d| d != 0.0))),
+        }
     }
 
     /// A word.

@@ -71,14 +71,13 @@ pub struct RopeParams {
     pub original_context: usize,
     /// LongRoPE's divisors for contexts up to the original one and beyond, where they are numbers and not tensors.
     pub divisors: Option<[Vec<f32>; 2]>,
+    /// What rotated values are multiplied with in these two cases, where they differ.
+    pub magnitudes: Option<[f32; 2]>,
 }
 
 impl RopeParams {
     /// Reads and validates the keys `rope.*`.
     pub(crate) fn read(keys: &Keys<'_>, head_dim: usize, context_length: usize) -> Result<RopeParams> {
-        if !keys.architecture().has_rope {
-            return Ok(RopeParams::none(context_length));
-        }
         let dims_key = "rope.dimension_count";
         let n_dims = match (keys.count(dims_key, usize::MAX)?, keys.factor("rope.dimension_fraction")?) {
             (Some(n_dims), _) => n_dims,
@@ -100,10 +99,13 @@ impl RopeParams {
         let original_key = "rope.scaling.original_context_length";
         let original_context = keys.count(original_key, usize::MAX)?;
         let scaling = scaling(keys)?;
-        let attention_factor = attention_factor(keys, scaling, context_length, original_context)?;
-        let divisors = match scaling {
-            RopeScaling::LongRope => divisors(keys, n_dims / 2)?,
-            _ => None,
+        let (divisors, magnitudes) = match scaling {
+            RopeScaling::LongRope => (divisors(keys, n_dims / 2)?, magnitudes(keys)?),
+            _ => (None, None),
+        };
+        let (attention_factor, magnitudes) = match magnitudes {
+            Some([short, long]) if short == long => (f64::from(short), None),
+            different => (attention_factor(keys, scaling, context_length, original_context)?, different),
         };
         Ok(RopeParams {
             pairing: keys.convention.pairing(keys.architecture()),
@@ -115,11 +117,12 @@ impl RopeParams {
             score_factor: score_factor(keys, scaling)?,
             original_context: original_context.unwrap_or(context_length),
             divisors,
+            magnitudes,
         })
     }
 
     /// Those of a model without.
-    fn none(context_length: usize) -> RopeParams {
+    pub(crate) fn none(context_length: usize) -> RopeParams {
         RopeParams {
             pairing: RopePairing::Halves,
             n_dims: 0,
@@ -130,6 +133,7 @@ impl RopeParams {
             score_factor: 1.0,
             original_context: context_length,
             divisors: None,
+            magnitudes: None,
         }
     }
 
@@ -181,9 +185,10 @@ impl RopeParams {
         (0..self.n_dims / 2).map(|pair| unscaled(base, pair, self.n_dims) as f32).collect()
     }
 
-    /// What rotated values are multiplied with (scores get its square).
-    pub fn magnitude(&self) -> f32 {
-        (magnitude_of(self.scaling) * self.attention_factor) as f32
+    /// What rotated values are multiplied with (scores get its square), in a context that `is_long` or not.
+    pub fn magnitude(&self, is_long: bool) -> f32 {
+        let one = (magnitude_of(self.scaling) * self.attention_factor) as f32;
+        self.magnitudes.map_or(one, |[short, long]| if is_long { long } else { short })
     }
 
     /// First and last pair of YaRN's ramp.
@@ -276,6 +281,12 @@ fn divisors(keys: &Keys<'_>, len: usize) -> Result<Option<[Vec<f32>; 2]>> {
     }
 }
 
+/// What LongRoPE multiplies rotated values with in short and in long contexts, where the file says so.
+fn magnitudes(keys: &Keys<'_>) -> Result<Option<[f32; 2]>> {
+    let short = keys.factor("rope.scaling.short_magnitude")?;
+    Ok(short.zip(keys.factor("rope.scaling.long_magnitude")?).map(|(short, long)| [short, long]))
+}
+
 /// What the base is multiplied with once and for all contexts: a dynamic scaling whose `alpha` is given (Hunyuan).
 fn base_factor(keys: &Keys<'_>, n_dims: usize) -> Result<f64> {
     let Some(alpha) = keys.factor("rope.scaling.alpha")? else { return Ok(1.0) };
@@ -340,6 +351,7 @@ mod tests {
             score_factor: 1.0,
             original_context: 2048,
             divisors: None,
+            magnitudes: None,
         }
     }
 
@@ -373,8 +385,8 @@ mod tests {
 
     #[test]
     fn magnitude_grows_with_yarn_only() {
-        assert_eq!(params(RopeScaling::Linear { factor: 4.0 }).magnitude(), 1.0);
+        assert_eq!(params(RopeScaling::Linear { factor: 4.0 }).magnitude(true), 1.0);
         let yarn = RopeScaling::Yarn { factor: 4.0, beta_fast: 32.0, beta_slow: 1.0, truncate: true };
-        assert!((params(yarn).magnitude() - 1.138_629_4).abs() < 1e-6);
+        assert!((params(yarn).magnitude(false) - 1.138_629_4).abs() < 1e-6);
     }
 }

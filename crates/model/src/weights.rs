@@ -50,6 +50,8 @@ pub(crate) struct Block {
     pub(crate) attn_norm: Option<Norm>,
     pub(crate) attention: AttentionWeights,
     pub(crate) sinks: Option<Weight>,
+    /// Of attention's result, before `o`.
+    pub(crate) attn_sub_norm: Option<Norm>,
     pub(crate) o: Projection,
     pub(crate) attn_post_norm: Option<Norm>,
     pub(crate) ffn_norm: Option<Norm>,
@@ -101,6 +103,8 @@ pub(crate) enum AttentionWeights {
 pub(crate) struct DenseWeights {
     pub(crate) gate: Option<Projection>,
     pub(crate) up: Projection,
+    /// Before `down`.
+    pub(crate) inner_norm: Option<Norm>,
     pub(crate) down: Projection,
     /// How much of its result counts, by token.
     pub(crate) output_gate: Option<Weight>,

@@ -4,6 +4,7 @@
 //! the refusal says what the file is.
 
 mod awq;
+mod bitnet;
 mod fp4;
 pub(crate) mod gguf;
 mod gguf_scan;

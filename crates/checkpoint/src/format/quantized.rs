@@ -2,10 +2,10 @@
 //! become one of a block type, under the name of the matrix.
 //!
 //! What belongs here: which convention a directory follows, told by its configuration, and what the conventions share. What
-//! does not: how each arranges its integers (`mlx`, `gptq`, `awq`, `fp4`). A convention that is not known stays in the metadata,
-//! for the crates above to refuse by its name.
+//! does not: how each arranges its integers (`mlx`, `gptq`, `awq`, `fp4`, `bitnet`). A convention that is not known stays in
+//! the metadata, for the crates above to refuse by its name.
 
-use super::{awq, fp4, gptq, mlx};
+use super::{awq, bitnet, fp4, gptq, mlx};
 use crate::{
     Error, Metadata, Result, TensorInfo,
     error::quoted,
@@ -49,6 +49,7 @@ static CONVENTIONS: &[Convention] = &[
     Convention { applies: awq::applies, join: awq::join },
     Convention { applies: mlx::applies, join: mlx::join },
     Convention { applies: fp4::applies, join: fp4::join },
+    Convention { applies: bitnet::applies, join: bitnet::join },
 ];
 
 /// Joins what belongs together. The configuration's entry then leaves the metadata: the types of the tensors say it now.

@@ -81,6 +81,7 @@ fn caches_and_rows() {
         scale: 1.0,
         softcap: None,
         window: None,
+        chunked: false,
         sinks: None,
         slopes: None,
     };

@@ -2,8 +2,8 @@
 
 use crate::reference::*;
 use compute::{
-    Attend, Device, KV_BLOCK, KvLayer, KvSpec, KvType, NormKind, Precision, Qkv, Rope, RopePairing, Rows, SequenceRows,
-    StateSpec, cpu::CpuDevice,
+    Attend, Device, KV_BLOCK, KvLayer, KvSpec, KvType, NormKind, Precision, Qkv, QueryGrowth, Rope, RopePairing, Rows,
+    SequenceRows, StateSpec, cpu::CpuDevice,
 };
 use tensor::DType;
 
@@ -25,6 +25,9 @@ struct Case {
     norm_after_rope: bool,
     clamp: Option<f32>,
     slopes: bool,
+    /// Windows lie side by side.
+    chunked: bool,
+    growth: Option<QueryGrowth>,
 }
 
 const PLAIN: Case = Case {
@@ -42,6 +45,8 @@ const PLAIN: Case = Case {
     norm_after_rope: false,
     clamp: None,
     slopes: false,
+    chunked: false,
+    growth: None,
 };
 
 const WIDTH: usize = 48;
@@ -83,6 +88,7 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
         v_head_dim,
         clamp: case.clamp,
         norm_after_rope: case.norm_after_rope,
+        growth: case.growth,
     };
     let attend = Attend {
         n_heads,
@@ -92,6 +98,7 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
         scale: 0.3,
         softcap: case.softcap,
         window: case.window,
+        chunked: case.chunked,
         sinks: sinks.as_ref(),
         slopes: slopes.as_ref(),
     };
@@ -147,7 +154,13 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
                     true => norm.apply(&rotated(v)),
                     false => rotated(norm.apply(&v)),
                 };
-                queries.push((position as usize, placed(&q_norm, limit(q.apply(0, x)))));
+                let mut query = placed(&q_norm, limit(q.apply(0, x)));
+                if let Some(QueryGrowth { span, weight }) = case.growth {
+                    let factor =
+                        1.0 + f64::from(weight) * ((f64::from(position) + 1.0) / f64::from(span)).floor().ln_1p();
+                    query.iter_mut().for_each(|q| *q *= factor);
+                }
+                queries.push((position as usize, query));
                 histories[s].k[position as usize] = placed(&k_norm, limit(k.apply(0, x)));
                 histories[s].v.push(limit(v.apply(0, x)));
             }
@@ -176,7 +189,10 @@ fn attention(
     scale: f64,
     [sinks, slopes]: [&[f32]; 2],
 ) -> Vec<f64> {
-    let first = (position + 1).saturating_sub(case.window.unwrap_or(usize::MAX));
+    let first = match case.window {
+        Some(window) if case.chunked => position / window * window,
+        window => (position + 1).saturating_sub(window.unwrap_or(usize::MAX)),
+    };
     let mut out = Vec::new();
     for head in 0..case.n_heads {
         let kv_head = head / (case.n_heads / case.n_kv_heads);
@@ -250,6 +266,10 @@ fn windows_caps_and_sinks() {
     for window in [1, 5, 64, 65, 100] {
         check(&Case { window: Some(window), sinks: window % 2 == 0, ..PLAIN });
     }
+    for window in [1, 7, 64, 100, 1000] {
+        check(&Case { window: Some(window), chunked: true, ..PLAIN });
+    }
+    check(&Case { chunked: true, growth: Some(QueryGrowth { span: 4.0, weight: 0.3 }), ..PLAIN });
     check(&Case { softcap: Some(2.0), ..PLAIN });
     check(&Case { slopes: true, window: Some(70), ..PLAIN });
     check(&Case { slopes: true, n_heads: 6, sinks: true, ..PLAIN });

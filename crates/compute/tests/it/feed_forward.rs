@@ -32,6 +32,8 @@ fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, 
     let down = Layer::new(device, dtype, &[width, n_ff], true, 5).unwrap();
     let (norm, after) =
         (TestNorm::new(device, NormKind::Rms, width, 7), TestNorm::new(device, NormKind::Rms, width, 8));
+    // Norms between the matrices in half of the cases.
+    let inner = gated.then(|| TestNorm::new(device, NormKind::Rms, n_ff, 10));
     let x = random(n * width, 9);
     let x_buffer = buffer(device, &x);
     let mut out = device.alloc(n * width).unwrap();
@@ -39,6 +41,7 @@ fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, 
         norm: Some(&norm.norm),
         gate: gate.as_ref().map(|g| &g.projection),
         up: &up.projection,
+        inner_norm: inner.as_ref().map(|n| &n.norm),
         down: &down.projection,
         activation,
         output_gate: None,
@@ -46,6 +49,7 @@ fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, 
     };
     device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
     let h = hidden(gate.as_ref(), &up, activation, 0, &norm.apply(&wide(&x)));
+    let h = inner.as_ref().map_or(h.clone(), |inner| inner.apply(&h));
     let y = after.apply(&down.apply(0, &h));
     let expected: Vec<f64> = y.iter().zip(&x).map(|(y, x)| 0.5 * y + f64::from(*x)).collect();
     let bound = 4.0 * bound(device.info().precision, dtype);
@@ -84,6 +88,7 @@ fn gated_outputs() {
             norm: Some(&norm.norm),
             gate: Some(&gate.projection),
             up: &up.projection,
+            inner_norm: None,
             down: &down.projection,
             activation: Activation::Silu,
             output_gate: Some(&open_vector),
@@ -110,6 +115,7 @@ fn route(rule: &RouterRule, logits: &[f64], bias: Option<&[f32]>) -> Vec<(usize,
     let scores = match (rule.sigmoid, rule.softmax_after_choice) {
         (true, _) => logits.iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect(),
         (_, true) => logits.to_vec(),
+        _ if rule.peers.is_some() => logits.to_vec(),
         _ => softmax(logits),
     };
     let rank = |i: usize| scores[i] + bias.map_or(0.0, |b| f64::from(b[i]));
@@ -131,6 +137,16 @@ fn route(rule: &RouterRule, logits: &[f64], bias: Option<&[f32]>) -> Vec<(usize,
     let mut weights: Vec<f64> = order.iter().map(|i| scores[*i]).collect();
     if rule.softmax_after_choice && !rule.sigmoid {
         weights = softmax(&weights);
+    }
+    if let Some(within) = rule.peers {
+        let share = |n: usize| {
+            let top = scores[order[n]];
+            let near = |i: &usize| {
+                !order[..n].contains(i) && (top - scores[*i]) / scores[*i].abs().max(top) <= f64::from(within)
+            };
+            1.0 / (0..scores.len()).filter(near).map(|i| (scores[i] - top).exp()).sum::<f64>()
+        };
+        weights = (0..order.len()).map(share).collect();
     }
     let sum: f64 = if rule.normalize { weights.iter().sum() } else { 1.0 };
     order.into_iter().zip(weights.iter().map(|w| w / sum * f64::from(rule.scale))).collect()
@@ -167,7 +183,9 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
     let mut expected = wide(&x);
     for (row, x) in norm.apply(&wide(&x)).chunks(width).enumerate() {
         for (expert, weight) in route(&rule, &router.apply(0, x), with_bias.then_some(&bias)) {
-            let y = down.apply(expert, &hidden(gate.as_ref(), &up, Activation::Silu, expert, x));
+            let (before, weight) = if rule.weighs_input { (weight, 1.0) } else { (1.0, weight) };
+            let x: Vec<f64> = x.iter().map(|x| before * x).collect();
+            let y = down.apply(expert, &hidden(gate.as_ref(), &up, Activation::Silu, expert, &x));
             expected[row * width..].iter_mut().zip(y).for_each(|(e, y)| *e += weight * y);
             seen.sums[expert * width..].iter_mut().zip(x).for_each(|(sum, x)| *sum += x * x);
             seen.counts[expert] += 1;
@@ -191,6 +209,8 @@ fn mixtures_of_experts() {
         normalize: true,
         scale: 1.0,
         groups: None,
+        peers: None,
+        weighs_input: false,
     };
     let groups = RouterGroups { n_groups: 4, n_used: 2, n_best: 2 };
     let rules = [
@@ -200,6 +220,8 @@ fn mixtures_of_experts() {
         RouterRule { n_used: 3, softmax_after_choice: true, normalize: false, ..plain },
         RouterRule { n_used: 3, sigmoid: true, groups: Some(groups), ..plain },
         RouterRule { n_used: 4, groups: Some(RouterGroups { n_best: 1, ..groups }), ..plain },
+        RouterRule { normalize: false, peers: Some(0.3), ..plain },
+        RouterRule { n_used: 1, sigmoid: true, normalize: false, weighs_input: true, ..plain },
     ];
     for device in devices(Precision::F32).iter().chain(&devices(Precision::Fast)) {
         for rule in rules {

@@ -19,5 +19,6 @@ pub(crate) const INTERNLM2: Architecture = Architecture {
         ("ffn_down", "feed_forward.w2"),
     ],
     fused_by_head: true,
+    splits_qkv: true,
     ..LLAMA
 };

@@ -1,6 +1,9 @@
 //! The supported families, one file each. To add one: its file, and the two lines here.
 
 mod arcee;
+mod baichuan;
+mod bitnet;
+mod bitnet_b1_58;
 mod chatglm;
 mod cohere2;
 mod command_r;
@@ -28,14 +31,17 @@ mod internlm2;
 mod lfm2;
 mod lfm2moe;
 mod llama;
+mod llama4;
 mod minicpm;
 mod mpt;
 mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmoe;
+mod orion;
 mod phi2;
 mod phi3;
+mod phimoe;
 mod qwen2;
 mod qwen2moe;
 mod qwen3;
@@ -50,6 +56,21 @@ mod starcoder2;
 use crate::Architecture;
 
 pub(crate) use llama::{BANDS_TYPE, META};
+
+/// Families that are known and not supported, by their names in either convention, and what their models need.
+pub(crate) const NOT_SUPPORTED: &[(&[&str], &str)] = &[
+    (
+        &["gemma3n", "gemma3n_text", "gemma4", "gemma4_text"],
+        "embeddings for every layer and layers that share keys and values",
+    ),
+    (&["mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv6", "rwkv7"], "a recurrent state in place of attention"),
+    (
+        &["jamba", "bamba", "falcon_h1", "falcon-h1", "granitemoehybrid", "granitehybrid", "nemotron_h", "zamba2"],
+        "state-space layers",
+    ),
+    (&["t5", "t5encoder", "mt5", "bart", "whisper"], "an encoder beside the decoder"),
+    (&["bert", "roberta", "modernbert", "modern-bert", "nomic-bert"], "attention in both directions"),
+];
 
 /// Every supported family.
 pub(crate) const ARCHITECTURES: &[&Architecture] = &[
@@ -69,6 +90,7 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &gptj::GPTJ,
     &gptneox::GPTNEOX,
     &starcoder2::STARCODER2,
+    &orion::ORION,
     &stablelm::STABLELM,
     &phi2::PHI2,
     &falcon::FALCON,
@@ -86,8 +108,13 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &hunyuan::HUNYUAN,
     &ernie4_5::ERNIE4_5,
     &internlm2::INTERNLM2,
+    &baichuan::BAICHUAN,
     &minicpm::MINICPM,
+    &bitnet::BITNET,
+    &bitnet_b1_58::BITNET_B1_58,
     &qwen2moe::QWEN2MOE,
+    &phimoe::PHIMOE,
+    &llama4::LLAMA4,
     &olmoe::OLMOE,
     &granitemoe::GRANITEMOE,
     &ernie4_5_moe::ERNIE4_5_MOE,

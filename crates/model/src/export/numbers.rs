@@ -26,7 +26,7 @@ pub(super) fn numbers(hyper: &HyperParams, n_dense: usize) -> Result<Fields> {
     numbers.fields.push(("general.architecture".to_owned(), Value::text(hyper.architecture.name)));
     numbers.fields.push(("general.type".to_owned(), Value::text("model")));
     numbers.sizes()?;
-    numbers.scales();
+    numbers.scales()?;
     numbers.rope()?;
     numbers.windows()?;
     numbers.experts()?;
@@ -99,7 +99,7 @@ impl Numbers<'_> {
     }
 
     /// Factors and caps, where they are not what a reader assumes.
-    fn scales(&mut self) {
+    fn scales(&mut self) -> Result<()> {
         let (hyper, a) = (self.hyper, self.hyper.architecture);
         let embedding = if a.root_width_embedding { (hyper.width as f32).sqrt() } else { 1.0 };
         let first = hyper.layers.first();
@@ -121,6 +121,17 @@ impl Numbers<'_> {
                 self.float(key, value);
             }
         }
+        if hyper.query_growth != a.query_growth {
+            self.float("attention.temperature_scale", hyper.query_growth.map_or(0.0, |growth| growth.weight));
+            if let Some(growth) = hyper.query_growth {
+                self.count("attention.temperature_length", growth.span as usize)?;
+            }
+        }
+        let n_experts = hyper.experts.as_ref().map(|experts| experts.n_experts);
+        let assumed = a.bare_head_norms && (n_experts.is_none() || a.no_head_norms_at != n_experts);
+        if hyper.bare_head_norms != assumed {
+            self.put("attention.head_norms", Value::Bool(hyper.bare_head_norms));
+        }
         for (key, cap, assumed) in [
             ("attn_logit_softcapping", hyper.attention_softcap, a.default_attention_softcap),
             ("final_logit_softcapping", hyper.logit_softcap, a.default_logit_softcap),
@@ -129,10 +140,11 @@ impl Numbers<'_> {
                 self.float(key, cap.unwrap_or(0.0));
             }
         }
+        Ok(())
     }
 
     fn rope(&mut self) -> Result<()> {
-        if !self.hyper.architecture.has_rope {
+        if !self.hyper.has_rope {
             return Ok(());
         }
         let rope = &self.hyper.rope;
@@ -259,6 +271,9 @@ impl Numbers<'_> {
         if rule.normalize != self.hyper.architecture.normalizes_experts {
             self.put("expert_weights_norm", Value::Bool(rule.normalize));
         }
+        if let Some(peers) = rule.peers.filter(|_| rule.peers != self.hyper.architecture.expert_peers) {
+            self.float("expert_jitter", peers / 2.0);
+        }
         if let Some(groups) = rule.groups {
             self.count("expert_group_count", groups.n_groups)?;
             self.count("expert_group_used_count", groups.n_used)?;
@@ -269,6 +284,7 @@ impl Numbers<'_> {
         let gating = match (rule.sigmoid, rule.softmax_after_choice) {
             (true, _) => Some(2),
             (false, true) => Some(3),
+            (false, false) if self.hyper.architecture.sigmoid_experts => Some(1),
             (false, false) => None,
         };
         gating.map_or(Ok(()), |number| self.count("expert_gating_func", number))

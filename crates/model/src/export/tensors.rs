@@ -4,7 +4,7 @@
 use super::rows::Rows;
 use crate::convention::{Convention, Names};
 use crate::hugging_face;
-use crate::load::transposed;
+use crate::load::{transposed, unit_rows};
 use crate::rope::RopeScaling;
 use crate::row_order::{self, Heads, source_row};
 use crate::{Architecture, Error, ExpertOrder, HyperParams, Result};
@@ -40,6 +40,8 @@ enum Source {
     Transposed(String, [usize; 2], Vec<Range<usize>>),
     /// Runs of rows that become as many matrices `[n_in, n_out]`, each of which becomes `[n_out, n_in]`.
     TransposedRuns(String, [usize; 2], Vec<Range<usize>>),
+    /// A matrix whose rows are brought to the length 1.
+    UnitRows(String),
     /// A vector of the source with `offset` added and its elements in another order.
     Vector { name: String, offset: f32, heads: Vec<Heads>, runs: Vec<Range<usize>> },
     /// The negative of the power of a vector of the source.
@@ -74,6 +76,12 @@ impl ExportTensor {
                 let turned = self.turned_runs(&stored, *dims, runs)?;
                 checkpoint.release(&stored);
                 Ok(Rows::new(vec![turned], Vec::new()))
+            }
+            Source::UnitRows(name) => {
+                let stored = checkpoint.load(name)?;
+                let unit = unit_rows(&stored).map_err(|e| self.failed(e))?;
+                checkpoint.release(&stored);
+                Ok(Rows::new(vec![unit], Vec::new()))
             }
             Source::Vector { name, offset, heads, runs } => {
                 let values = checkpoint.load(name)?.to_f32().map_err(|e| self.failed(e))?;
@@ -256,6 +264,8 @@ impl Maker<'_> {
                 self.divided_experts(&info, layer.unwrap_or(0), kind)?;
             } else if part.ends_with("_exps") && self.are_turned(&info, kind) {
                 self.turned_experts(&name, &info)?;
+            } else if let (Some(layer), "attn_qkv", true) = (layer, part, self.hyper.architecture.splits_qkv) {
+                self.divided_heads(&name, &info, layer)?;
             } else {
                 let tensor = self.single(&name, &info, layer)?;
                 self.tensors.push(tensor);
@@ -386,6 +396,49 @@ impl Maker<'_> {
         Ok(())
     }
 
+    /// Queries, keys and values, which the source has in the tensor `name`: the rows of each.
+    fn divided_heads(&mut self, name: &str, info: &TensorInfo, layer: usize) -> Result<()> {
+        self.used.insert(info.name.clone());
+        self.check_shape(name, info, &info.shape, Some(layer))?;
+        let Some(params) = self.hyper.layers.get(layer) else { return Ok(()) };
+        let kind = name.rsplit_once('.').map_or("weight", |(_, kind)| kind);
+        let n = info.shape.dims().first().copied().unwrap_or(0);
+        let runs = match self.runs_by_head(layer) {
+            runs if runs.is_empty() => std::iter::once(0..n).collect(),
+            runs => runs,
+        };
+        let heads = row_order::heads(self.hyper.architecture, self.hyper, layer, "attn_qkv", n);
+        let rows: Vec<usize> = in_order(runs, &heads).into_iter().flatten().collect();
+        let mut first = 0;
+        for (part, len) in [("attn_q", params.q_dim()), ("attn_k", params.k_dim()), ("attn_v", params.v_dim())] {
+            let expected = || format!("{} rows or more", first + len);
+            let wrong = || {
+                let (name, found) = (info.name.clone(), info.shape.to_string());
+                Error::TensorShape { name, found, expected: expected() }
+            };
+            let rows = rows.get(first..first + len).ok_or_else(wrong)?;
+            let runs: Vec<Range<usize>> = rows.iter().map(|&row| row..row + 1).collect();
+            let dims = [&[len], info.shape.dims().get(1..).unwrap_or_default()].concat();
+            let shape = Shape::new(&dims).ok_or_else(wrong)?;
+            let made = format!("blk.{layer}.{part}.{kind}");
+            let is_vector = dims.len() == 1;
+            let source_name = info.name.clone();
+            self.tensors.push(ExportTensor {
+                site: site(&made, &shape, self.hyper, self.is_tied),
+                name: self.names.house_spelling(&made),
+                shape,
+                dtype: if is_vector { DType::F32 } else { info.dtype },
+                source_bytes: info.bytes.checked_mul(len as u64).map_or(0, |bytes| bytes / (n as u64).max(1)),
+                source: match is_vector {
+                    true => Source::Vector { name: source_name, offset: 0.0, heads: Vec::new(), runs },
+                    false => Source::Runs(source_name, runs),
+                },
+            });
+            first += len;
+        }
+        Ok(())
+    }
+
     fn single(&mut self, name: &str, info: &TensorInfo, layer: Option<usize>) -> Result<ExportTensor> {
         self.used.insert(info.name.clone());
         let part = name.rsplit_once('.').map_or(name, |(base, _)| base.rsplit('.').next().unwrap_or(base));
@@ -410,8 +463,11 @@ impl Maker<'_> {
         let offset = if is_norm { self.names.norm_offset() } else { 0.0 };
         let is_vector = shape.dims().len() == 1;
         let runs = layer.filter(|_| part == "attn_qkv").map_or_else(Vec::new, |layer| self.runs_by_head(layer));
+        let (runs, heads) = if runs.is_empty() { (runs, heads) } else { (in_order(runs, &heads), Vec::new()) };
         let source = if let Some(dims) = turned {
             Source::Transposed(info.name.clone(), dims, Vec::new())
+        } else if name == "output.weight" && self.names.lacks_unit_rows(self.hyper.n_vocab) {
+            Source::UnitRows(info.name.clone())
         } else if is_taps || is_vector && (offset != 0.0 || !heads.is_empty() || !runs.is_empty()) {
             Source::Vector { name: info.name.clone(), offset, heads, runs }
         } else if !runs.is_empty() {
@@ -505,6 +561,15 @@ impl Maker<'_> {
             None => Ok((self.tensors, left_out.into_iter().map(str::to_owned).collect())),
         }
     }
+}
+
+/// The rows `runs`, of which those of `heads` change places as they do in the new tensor.
+fn in_order(runs: Vec<Range<usize>>, heads: &[Heads]) -> Vec<Range<usize>> {
+    if heads.is_empty() {
+        return runs;
+    }
+    let rows: Vec<usize> = runs.into_iter().flatten().collect();
+    (0..rows.len()).filter_map(|row| rows.get(source_row(heads, row))).map(|&row| row..row + 1).collect()
 }
 
 /// What divides the frequencies of RoPE, where the house's files have tensors for it and not numbers.

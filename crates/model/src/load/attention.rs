@@ -8,7 +8,7 @@ use crate::Result;
 use crate::hyper::{LatentParams, LayerParams};
 use crate::row_order;
 use crate::weights::AttentionWeights;
-use compute::{Projection, Rope, WeightUse};
+use compute::{Norm, Projection, Rope, WeightUse};
 use std::ops::Range;
 use tensor::{HostTensor, Shape};
 
@@ -35,8 +35,11 @@ impl Loader<'_> {
             let k = self.projection(&name("attn_k"), &[layer.k_dim(), width])?;
             [q, k, self.projection(&name("attn_v"), &[layer.v_dim(), width])?]
         };
-        let q_norm = self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?;
-        let k_norm = self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?;
+        let (kind, eps) = (self.hyper.architecture.norm, self.hyper.norm_eps);
+        let has_bare = self.hyper.bare_head_norms && rope.is_some();
+        let bare = has_bare.then_some(Norm { kind, weight: None, bias: None, eps });
+        let q_norm = self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?.or(bare.clone());
+        let k_norm = self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?.or(bare);
         Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope, gate })
     }
 

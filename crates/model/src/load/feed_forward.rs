@@ -37,8 +37,9 @@ impl Loader<'_> {
             let keys = Keys::new(self.checkpoint.metadata())?;
             return Err(keys.bad("feed_forward_length", 0, &format!("layer {i} is dense")));
         }
-        let parts = ["ffn_gate", "ffn_up", "ffn_down"].map(name);
-        Ok(FeedForwardWeights::Dense(self.dense(&parts, n_ff)?))
+        let dense = self.dense(&["ffn_gate", "ffn_up", "ffn_down"].map(name), n_ff)?;
+        let inner_norm = self.optional_norm(&name("ffn_sub_norm"), n_ff)?;
+        Ok(FeedForwardWeights::Dense(DenseWeights { inner_norm, ..dense }))
     }
 
     /// The expert of layer `i` that every token passes.
@@ -65,7 +66,8 @@ impl Loader<'_> {
             let [gate, up] = self.fused(up, [only(0..n_ff), only(n_ff..2 * n_ff)], width)?;
             (Some(gate), up)
         };
-        Ok(DenseWeights { gate, up, down: self.projection(down, &[width, n_ff])?, output_gate: None })
+        let down = self.projection(down, &[width, n_ff])?;
+        Ok(DenseWeights { gate, up, inner_norm: None, down, output_gate: None })
     }
 
     pub(super) fn expert_stack(&mut self, base: &str, shape: &[usize; 3]) -> Result<Projection> {

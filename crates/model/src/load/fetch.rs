@@ -5,6 +5,9 @@ use crate::{Error, Result, export};
 use std::ops::Range;
 use tensor::{HostTensor, Shape, SharedBytes};
 
+/// The least length that a row is divided by.
+const LEAST_LENGTH: f64 = 1e-12;
+
 impl Loader<'_> {
     /// One tensor made of those that the file calls `pieces`, one after another along the first dimension of `shape`.
     pub(super) fn joined(&mut self, name: &str, pieces: &[String], shape: &[usize]) -> Result<HostTensor> {
@@ -140,6 +143,32 @@ pub(crate) fn transposed(stored: &HostTensor, n_in: usize, n_out: usize) -> tens
     HostTensor::new(stored.name(), dtype, shape, SharedBytes::from_vec(bytes))
 }
 
+/// A matrix whose rows are divided by their lengths, in the type that it has.
+pub(crate) fn unit_rows(stored: &HostTensor) -> tensor::Result<HostTensor> {
+    let dtype = stored.dtype();
+    let mut values = vec![0.0; stored.shape().row_len()];
+    let mut bytes = vec![0; stored.bytes().len()];
+    let row_bytes = stored.row_bytes().max(1);
+    for (from, to) in stored.bytes().chunks_exact(row_bytes).zip(bytes.chunks_exact_mut(row_bytes)) {
+        dtype.decode(from, &mut values)?;
+        let length = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(LEAST_LENGTH);
+        values.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
+        dtype.encode(&values, to)?;
+    }
+    HostTensor::new(stored.name(), dtype, *stored.shape(), SharedBytes::from_vec(bytes))
+}
+
 pub(crate) fn in_tensor(name: &str, source: tensor::Error) -> Error {
     Error::Tensor { name: name.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_length_1() {
+        let stored = HostTensor::from_f32("t", Shape::new(&[3, 2]).unwrap(), &[3.0, -4.0, 0.0, 0.0, 0.5, 0.0]).unwrap();
+        assert_eq!(unit_rows(&stored).unwrap().to_f32().unwrap(), [0.6, -0.8, 0.0, 0.0, 1.0, 0.0]);
+    }
 }

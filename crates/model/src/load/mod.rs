@@ -11,7 +11,7 @@ mod parts;
 mod positions;
 mod recurrence;
 
-pub(crate) use fetch::{chosen_rows, in_tensor, transposed};
+pub(crate) use fetch::{chosen_rows, in_tensor, transposed, unit_rows};
 
 use crate::convention::{Convention, Names};
 use crate::hyper::{HyperParams, LayerParams, Mixer};
@@ -140,7 +140,7 @@ impl Loader<'_> {
         }
         let usage = if tied { WeightUse::Matrix } else { WeightUse::Table };
         let embedding = self.weight("token_embd.weight", &[n_vocab, width], usage)?;
-        let positions = match self.hyper.architecture.has_rope || !self.has("position_embd.weight") {
+        let positions = match self.hyper.has_rope || !self.has("position_embd.weight") {
             true => None,
             false => {
                 let shape = [self.hyper.context_length, width];
@@ -167,6 +167,7 @@ impl Loader<'_> {
                 self.place("output.weight", &embedding, &[], n_vocab);
                 Projection { weight: embedding.clone(), bias: self.bias("output.bias", n_vocab)? }
             }
+            false if self.names.lacks_unit_rows(n_vocab) => self.unit_output(&[n_vocab, width])?,
             false => self.projection("output", &[n_vocab, width])?,
         };
         Ok(Weights { embedding, positions, slopes, blocks, output_norm, head })
@@ -198,6 +199,7 @@ impl Loader<'_> {
             attn_norm,
             attention,
             sinks: self.optional_vector(&name("attn_sinks.weight"), layer.n_heads)?,
+            attn_sub_norm: self.optional_norm(&name("attn_sub_norm"), mixed_dim)?,
             o: self.projection(&name(output), &[width, mixed_dim])?,
             attn_post_norm: if post { Some(self.norm(&name("post_attention_norm"), width)?) } else { None },
             ffn_norm,

@@ -2,7 +2,7 @@
 
 use super::{
     Loader,
-    fetch::{in_tensor, rows_of},
+    fetch::{in_tensor, rows_of, unit_rows},
 };
 use crate::{Error, Result};
 use compute::{Norm, Projection, Weight, WeightUse};
@@ -28,6 +28,22 @@ impl Loader<'_> {
         };
         let bias = self.bias(&format!("{base}.bias"), width)?;
         Ok(Norm { kind, weight: Some(weight), bias, eps })
+    }
+
+    /// A norm that may be there.
+    pub(super) fn optional_norm(&mut self, base: &str, width: usize) -> Result<Option<Norm>> {
+        if self.has(&format!("{base}.weight")) { self.norm(base, width).map(Some) } else { Ok(None) }
+    }
+
+    /// The output matrix, whose rows are still to be brought to the length 1.
+    pub(super) fn unit_output(&mut self, shape: &[usize; 2]) -> Result<Projection> {
+        let name = "output.weight";
+        let stored = self.fetch_spelled(&self.names.spelled(name), shape)?;
+        let unit = unit_rows(&stored).map_err(|e| in_tensor(name, e))?;
+        self.checkpoint.release(&stored);
+        let unit = self.retyped(name, unit)?;
+        let weight = self.upload(&unit, WeightUse::Matrix, false)?;
+        Ok(Projection { weight, bias: self.bias("output.bias", shape[0])? })
     }
 
     /// A norm of query or key heads, if there is one: each by itself, with its own weights or those of all, or all at

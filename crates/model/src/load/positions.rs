@@ -36,7 +36,7 @@ impl Loader<'_> {
             None
         };
         let frequencies = params.frequencies(divisors.as_deref(), context_length);
-        self.rope_of(&frequencies, params.magnitude())
+        self.rope_of(&frequencies, params.magnitude(is_long))
     }
 
     /// What the frequencies of each pair are divided by.

@@ -4,6 +4,7 @@
 mod adapters;
 mod batches;
 mod exported;
+mod exports;
 mod fast;
 mod fixtures;
 mod goldens;

@@ -117,6 +117,9 @@ const MORE_KEYS: &[&str] = &[
     "rope.scaling.factor",
     "rope.scaling.attn_factor",
     "rope.scaling.original_context_length",
+    "attention.temperature_length",
+    "attention.temperature_scale",
+    "expert_jitter",
 ];
 
 /// A good model with the norms and matrices of the family.

@@ -66,6 +66,7 @@ struct Plan<'a> {
     scale: f32,
     softcap: Option<f32>,
     window: usize,
+    chunked: bool,
     sinks: Option<&'a [f32]>,
     slopes: Option<&'a [f32]>,
     kernels: &'static Kernels,
@@ -85,7 +86,7 @@ impl Plan<'_> {
 
     /// First position that a row at `position` sees.
     fn start(&self, position: usize) -> usize {
-        (position + 1).saturating_sub(self.window)
+        if self.chunked { position - position % self.window } else { (position + 1).saturating_sub(self.window) }
     }
 }
 
@@ -121,6 +122,7 @@ pub(crate) fn attend(
         scale: args.scale,
         softcap: args.softcap,
         window: args.window.unwrap_or(usize::MAX),
+        chunked: args.chunked,
         sinks: weight::optional_vector(op, args.sinks, args.n_heads)?,
         slopes: weight::optional_vector(op, args.slopes, args.n_heads)?,
         kernels: team.kernels,

@@ -37,9 +37,9 @@ pub(crate) struct ExpertScratch {
     weights: Vec<f32>,
     /// First slot of each expert that has any; its number.
     groups: Vec<Group>,
-    /// Slot of each (row, choice), and row of each slot.
+    /// Slot of each (row, choice), and the reverse.
     slot_of: Vec<usize>,
-    row_of: Vec<usize>,
+    choice_of: Vec<usize>,
     counts: Vec<usize>,
 }
 
@@ -137,11 +137,18 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     }
     own.counts.clear();
     own.counts.resize(n_expert, 0);
-    group(&own.chosen, n_used, &mut own.counts, &mut own.groups, &mut own.slot_of, &mut own.row_of);
+    group(&own.chosen, &mut own.counts, &mut own.groups, &mut own.slot_of, &mut own.choice_of);
 
-    let (kernels, groups, row_of) = (team.kernels, &*own.groups, &*own.row_of);
+    let (kernels, groups, choice_of) = (team.kernels, &*own.groups, &*own.choice_of);
     let gathered = own.gathered.take(size(slots, width)?)?;
-    team.rows(gathered, width, |slot, to, _| to.copy_from_slice(&x[row_of[slot] * width..][..width]));
+    let weights = &*own.weights;
+    team.rows(gathered, width, |slot, to, _| {
+        let choice = choice_of[slot];
+        to.copy_from_slice(&x[choice / n_used * width..][..width]);
+        if args.rule.weighs_input {
+            to.iter_mut().for_each(|x| *x *= weights[choice]);
+        }
+    });
     let hidden = scratch.first.take(size(slots, n_ff)?)?;
     let other = scratch.second.take(if gate.is_some() { slots * n_ff } else { 0 })?;
     {
@@ -165,12 +172,13 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
         let (hidden, shared) = (&*hidden, SharedMut::new(outputs));
         products(team, &mut scratch.products, groups.len(), |i| down.product(groups[i], hidden, shared))?;
     }
-    let (outputs, slot_of, weights) = (&*outputs, &*own.slot_of, &*own.weights);
+    let (outputs, slot_of) = (&*outputs, &*own.slot_of);
     let mixed = own.mixed.take(size(n_rows, n_out)?)?;
     team.rows(mixed, n_out, |row, mixed, _| {
         mixed.fill(0.0);
         for choice in row * n_used..(row + 1) * n_used {
-            let (slot, weight) = (slot_of[choice], weights[choice]);
+            let slot = slot_of[choice];
+            let weight = if args.rule.weighs_input { 1.0 } else { weights[choice] };
             let output = &outputs[slot * n_out..(slot + 1) * n_out];
             mixed.iter_mut().zip(output).for_each(|(m, o)| *m += weight * o);
         }
@@ -190,12 +198,19 @@ fn choose(
     chosen: &mut Vec<usize>,
     weights: &mut Vec<f32>,
 ) {
+    // Where nothing is added to scores, the products tell more: the sigmoids of large ones are equal.
+    let by_products = choice_bias.is_none() && rule.groups.is_none();
+    if by_products {
+        order.copy_from_slice(scores);
+    }
     if rule.sigmoid {
         kernels.sigmoid(scores);
-    } else if !rule.softmax_after_choice {
+    } else if !rule.softmax_after_choice && rule.peers.is_none() {
         softmax(kernels, scores);
     }
-    order.copy_from_slice(scores);
+    if !by_products {
+        order.copy_from_slice(scores);
+    }
     if let Some(bias) = choice_bias {
         order.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
     }
@@ -210,8 +225,11 @@ fn choose(
         let free = (0..order.len()).filter(|i| !taken.contains(i));
         let best = free.reduce(|best, i| if rank(i) > rank(best) { i } else { best });
         let Some(best) = best else { break };
+        weights.push(match rule.peers {
+            Some(within) => share(scores, taken, best, within),
+            None => scores[best],
+        });
         chosen.push(best);
-        weights.push(scores[best]);
     }
     let weights = &mut weights[first..];
     if rule.softmax_after_choice && !rule.sigmoid {
@@ -224,6 +242,16 @@ fn choose(
         weights.iter_mut().for_each(|w| *w /= sum);
     }
     weights.iter_mut().for_each(|w| *w *= rule.scale);
+}
+
+/// The share of `best` in a softmax over the scores of its peers: those not `taken` that are near it.
+fn share(scores: &[f32], taken: &[usize], best: usize, within: f32) -> f32 {
+    let top = scores[best];
+    let peers = scores
+        .iter()
+        .enumerate()
+        .filter(|&(i, score)| i == best || !taken.contains(&i) && top - score <= within * score.abs().max(top));
+    1.0 / peers.map(|(_, score)| (score - top).exp()).sum::<f32>()
 }
 
 /// Keeps the scores of the best groups; those of the others go below all.
@@ -253,11 +281,10 @@ fn softmax(kernels: &Kernels, values: &mut [f32]) {
 /// Sorts the choices by expert. `counts` is zeros, one per expert.
 fn group(
     chosen: &[usize],
-    n_used: usize,
     counts: &mut [usize],
     groups: &mut Vec<Group>,
     slot_of: &mut Vec<usize>,
-    row_of: &mut Vec<usize>,
+    choice_of: &mut Vec<usize>,
 ) {
     chosen.iter().for_each(|expert| counts[*expert] += 1);
     groups.clear();
@@ -270,12 +297,12 @@ fn group(
         first += len;
     }
     slot_of.clear();
-    row_of.clear();
-    row_of.resize(chosen.len(), 0);
+    choice_of.clear();
+    choice_of.resize(chosen.len(), 0);
     for (choice, expert) in chosen.iter().enumerate() {
         let slot = counts[*expert];
         counts[*expert] += 1;
         slot_of.push(slot);
-        row_of[slot] = choice / n_used;
+        choice_of[slot] = choice;
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Work,
     linear::{EpilogueView, project},
-    norm::normed,
+    norm::{NormView, normed},
     product::{Product, View, products},
     require,
 };
@@ -12,7 +12,7 @@ use crate::{
     cpu::{argument, columns::Input, floats, floats_mut, memory::SharedMut, weight},
 };
 
-/// `out = epilogue(down(act(gate(norm(x))) ⊙ up(norm(x))))`.
+/// `out = epilogue(down(inner_norm(act(gate(norm(x))) ⊙ up(norm(x)))))`.
 pub(crate) fn feed_forward(
     work: &mut Work,
     x: &Buffer,
@@ -27,6 +27,7 @@ pub(crate) fn feed_forward(
     let gate = args.gate.map(|gate| View::of(op, "gate", gate, Some(width), Some(n_ff))).transpose()?;
     let down = View { input: Input::Outliers, ..View::of(op, "down", args.down, Some(n_ff), None)? };
     let n_out = down.matrix.n_rows;
+    let inner_norm = args.inner_norm.map(|norm| NormView::of(op, norm, n_ff)).transpose()?;
     let output_gate = weight::optional_vector(op, args.output_gate, width)?;
     require(op, output_gate.is_none() || args.down.bias.is_none(), "a gate on an output with a bias")?;
     let x = floats(op, x, n_rows.checked_mul(width))?;
@@ -47,8 +48,12 @@ pub(crate) fn feed_forward(
         products(team, &mut scratch.products, if gate.is_some() { 2 } else { 1 }, |i| list[i])?;
     }
     let (kernels, other) = (team.kernels, &*other);
-    team.rows(hidden, n_ff, |row, hidden, _| {
+    team.reserve(if inner_norm.is_some() { n_ff } else { 0 })?;
+    team.rows(hidden, n_ff, |row, hidden, local| {
         kernels.activate(args.activation, hidden, other.get(row * n_ff..(row + 1) * n_ff));
+        if let Some(norm) = &inner_norm {
+            norm.in_place(kernels, hidden, local.floats(n_ff));
+        }
         if let Some(gate) = output_gate {
             // The product with `down` is linear: its input may be scaled instead.
             let mut open = [kernels.dot(&x[row * width..(row + 1) * width], gate)];

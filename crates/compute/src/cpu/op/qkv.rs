@@ -8,7 +8,7 @@ use super::{
     rope::RopeView,
 };
 use crate::{
-    Buffer, KV_BLOCK, KvCache, Norm, Qkv, Result, Rows,
+    Buffer, KV_BLOCK, KvCache, Norm, Qkv, QueryGrowth, Result, Rows,
     cpu::{argument, floats, floats_mut, kv, memory::SharedMut, simd::Kernels},
 };
 
@@ -65,6 +65,12 @@ impl Finish<'_> {
     }
 }
 
+/// What a query at `position` is multiplied with.
+fn grown(growth: QueryGrowth, position: u32) -> f32 {
+    let steps = ((position as f32 + 1.0) / growth.span).floor();
+    1.0 + growth.weight * steps.ln_1p()
+}
+
 /// To ±`limit`; NaN stays.
 fn clamp(values: &mut [f32], limit: f32) {
     for v in values {
@@ -93,6 +99,7 @@ pub(crate) fn qkv(
     let shape = store.shape;
     let same = (shape.n_kv_heads, shape.k_dim, shape.v_dim) == (n_kv_heads, head_dim, v_dim);
     require(op, same, "the cache was made for other heads")?;
+    require(op, args.growth.is_none_or(|growth| growth.span > 0.0), "queries that grow over no positions")?;
     require(op, head_dim > 0 && v_dim > 0 && n_kv_heads > 0 && n_heads > 0, "heads without elements")?;
     let size = |heads: usize, dim: usize| heads.checked_mul(dim).ok_or_else(|| argument(op, "a size that overflows"));
     let (q_width, k_width, v_width) = (size(n_heads, head_dim)?, size(n_kv_heads, head_dim)?, size(n_kv_heads, v_dim)?);
@@ -137,6 +144,10 @@ pub(crate) fn qkv(
             (shared_k.range(row * k_width..(row + 1) * k_width), shared_v.range(row * v_width..(row + 1) * v_width))
         };
         finish_q.row(kernels, q, angles, spare);
+        if let Some(growth) = args.growth {
+            let factor = grown(growth, rows.positions[row]);
+            q.iter_mut().for_each(|q| *q *= factor);
+        }
         finish_k.row(kernels, k, angles, spare);
         if let Some(limit) = args.clamp {
             clamp(v, limit);
