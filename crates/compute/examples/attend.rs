@@ -2,8 +2,8 @@
 //! chunks of a long prompt, for heads as those of a 1B and of an 8B model.
 
 use compute::{
-    Attend, Buffer, Device, KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Projection, Qkv, Rows, SequenceRows, StateSpec,
-    WeightUse,
+    Attend, Buffer, Device, KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Projection, Qkv, Rows, SequenceRows,
+    StateSpec, WeightUse,
     cpu::{CpuDevice, CpuOptions, Isa},
 };
 use std::{error::Error, io::Write, time::Instant};
@@ -76,7 +76,8 @@ fn measure(
 ) -> Result<(), Box<dyn Error>> {
     let Heads { n_heads, n_kv_heads, head_dim, n_layers, .. } = heads;
     let shape = KvLayer { n_kv_heads, k_dim: head_dim, v_dim: head_dim };
-    let spec = KvSpec { layers: vec![shape; n_layers], n_blocks: DEPTH / KV_BLOCK, dtype, states: StateSpec::default() };
+    let spec =
+        KvSpec { layers: vec![shape; n_layers], n_blocks: DEPTH / KV_BLOCK, dtype, states: StateSpec::default() };
     let mut cache = device.kv_cache(&spec)?;
     let (q, k) = (matrix(device, n_heads * head_dim, 1)?, matrix(device, n_kv_heads * head_dim, 2)?);
     let v = matrix(device, n_kv_heads * head_dim, 3)?;

@@ -247,7 +247,9 @@ impl MemoryPlan {
     pub fn is_quantized(&self) -> bool {
         self.rows.iter().any(|row| match row {
             PlanRow::Weights { group, dtype, .. } => *group != WeightGroup::Other && dtype.is_quantized(),
-            PlanRow::Adapters { .. } | PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => false,
+            PlanRow::Adapters { .. } | PlanRow::Cache { .. } | PlanRow::States { .. } | PlanRow::Scratch { .. } => {
+                false
+            }
         })
     }
 }
