@@ -17,7 +17,7 @@ pub(crate) const MAX_BLOCK: usize = 16;
 const RECORD: usize = 64;
 /// Up to this many columns get a second plane where rounding costs most: decoding, batches and the short prompts of a chat.
 /// A long prompt is not asked to pay for it. What speculation checks must be rounded as decoding rounds it.
-const CAREFUL_UP_TO: usize = 64;
+const CAREFUL_UP_TO: usize = 256;
 /// Scales that rounding to one plane tries for each group.
 pub(crate) const CANDIDATES: usize = 8;
 
