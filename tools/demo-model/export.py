@@ -74,6 +74,7 @@ def write_gguf(path, kind, weights, shape, tokenizer_json, context_length):
     writer.add_pad_token_id(vocabulary[END_OF_TEXT])
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_sampling_temp(0.0)  # a model that recites: the most probable token
     for name, tensor in weights.items():
         values = tensor.numpy().astype(np.float32)
         quantized = Q.F32 if values.ndim == 1 else embedding if name == "embed_tokens.weight" else matrix

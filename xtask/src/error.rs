@@ -17,6 +17,8 @@ pub(crate) enum Error {
     Program(String),
     #[error("{0} place(s) in the documents differ from the program")]
     Documents(usize),
+    #[error("dist: {0}")]
+    Dist(String),
     #[error("bench: {0}")]
     Bench(String),
     #[error("{0} breach(es) of the invariants above; ARCHITECTURE.md says what each is for")]

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod dist;
 mod docs;
 mod error;
 mod project;
@@ -37,6 +38,11 @@ const CHORES: &[Chore] = &[
         name: "bench",
         about: "measure the program against llama.cpp; bench --help lists the arguments",
         run: bench::run,
+    },
+    Chore {
+        name: "dist",
+        about: "make release archives, a Debian package and their checksums; dist --help lists the targets",
+        run: dist::run,
     },
     Chore {
         name: "docs",

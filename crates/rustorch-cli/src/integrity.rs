@@ -307,7 +307,8 @@ pub(crate) fn forget(path: &Path, settings: &Settings) {
 /// # Errors
 /// It changed; Ctrl-C while it was compared.
 pub(crate) fn check(checkpoint: &Checkpoint, settings: &Settings, interrupted: &dyn Fn() -> bool) -> Result<()> {
-    if !settings.model.lock {
+    // What is part of the program cannot change behind its back.
+    if !settings.model.lock || checkpoint.files().is_empty() {
         return Ok(());
     }
     let Some(mut remembered) = Remembered::read() else { return Ok(()) };

@@ -5,7 +5,7 @@
 
 use crate::{
     adapters::{self, Adapter, InUse},
-    backends,
+    backends, demo,
     encode::Conversion,
     exit::{Exit, Failure, Result},
     fitting::{self, Fitting},
@@ -15,7 +15,7 @@ use crate::{
     terminal_filter::visible_line,
     tool::models,
 };
-use checkpoint::{Checkpoint, OpenOptions};
+use checkpoint::{Checkpoint, OpenOptions, Value};
 use engine::{Engine, EngineConfig};
 use model::{Architecture, Decoder, HyperParams, LoadOptions, ObservedTensor, Retype};
 use std::{
@@ -74,6 +74,11 @@ crate::messages::messages! {
         "--template NAME|FILE gives one (built in: {names}); --raw continues the prompt without",
         "--template NAME|FILE で指定するか(組み込み: {names})、--raw でテンプレートなしに続きを生成します"
     }
+    /// A suggestion of the file that is of no use.
+    bad_suggestion(key) {
+        "the model's {key} is not a value for this setting: ignored",
+        "モデルの {key} は設定値として使えないため無視します"
+    }
     /// The engine refused.
     engine_failed() { "the engine cannot start", "エンジンを開始できません" }
 }
@@ -102,6 +107,8 @@ pub(crate) struct Loaded {
     pub(crate) file_bytes: u64,
     /// Tokens of the window.
     pub(crate) context: usize,
+    /// The settings that the model would rather have.
+    pub(crate) suggestions: Vec<Suggestion>,
     /// Adapters in use, in order.
     pub(crate) adapters: Vec<InUse>,
     /// Seconds from opening the file until the engine ran.
@@ -123,6 +130,39 @@ impl Loaded {
     }
 }
 
+/// A setting that a model would rather have than the built-in default: a key of `[generation]` and its value.
+pub(crate) type Suggestion = (&'static str, String);
+
+/// Keys of the metadata (those of llama.cpp) and the settings they suggest.
+const SUGGESTED: &[(&str, &str)] = &[
+    ("general.sampling.temp", "temperature"),
+    ("general.sampling.top_k", "top_k"),
+    ("general.sampling.top_p", "top_p"),
+    ("general.sampling.min_p", "min_p"),
+    ("general.sampling.penalty_repeat", "repeat_penalty"),
+    ("general.sampling.penalty_last_n", "repeat_last_n"),
+];
+
+/// What the model's metadata suggests; a value that the setting cannot take is said and left out.
+fn suggestions(checkpoint: &Checkpoint) -> Vec<Suggestion> {
+    let mut found = Vec::new();
+    for (key, setting) in SUGGESTED {
+        let Some(value) = checkpoint.metadata().get(key) else { continue };
+        let text = match (value, value.as_integer()) {
+            (Value::F32(x), _) => x.to_string(),
+            (Value::F64(x), _) => x.to_string(),
+            (_, Some(n)) => n.to_string(),
+            _ => String::new(),
+        };
+        if Settings::accepts_suggestion(setting, &text) {
+            found.push((*setting, text));
+        } else {
+            output::warning(&bad_suggestion(key));
+        }
+    }
+    found
+}
+
 /// Makes the family known that the settings describe.
 fn learn_family(settings: &Settings) -> Result<()> {
     let Some(path) = &settings.model.arch else { return Ok(()) };
@@ -141,14 +181,14 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
         return Err(Failure::new(Exit::Usage, crate::messages::no_model()).hint(crate::messages::no_model_hint(config)));
     };
     // What is no file may be a name that `models` lists.
-    let listed = match path.to_str().filter(|_| path.is_relative() && !path.exists()) {
+    let is_name = !demo::is(path) && path.is_relative() && !path.exists();
+    let listed = match path.to_str().filter(|_| is_name) {
         Some(name) => models::path_of(name)?,
         None => None,
     };
     let path = listed.as_ref().unwrap_or(path);
     learn_family(settings)?;
-    let checkpoint = Checkpoint::open(path, &OpenOptions { mmap: settings.model.mmap })
-        .map_err(|error| checkpoint_failure(path, &error))?;
+    let checkpoint = open_path(path, settings)?;
     let (found, wanted) = (checkpoint.format(), settings.model.format);
     if wanted != "auto" && wanted != found {
         let shown = paths::display(path);
@@ -157,10 +197,21 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
+/// Opens the model at `path`, or the one in the program if that is its name.
+pub(crate) fn open_path(path: &Path, settings: &Settings) -> Result<Checkpoint> {
+    let opened =
+        if demo::is(path) { demo::open() } else { Checkpoint::open(path, &OpenOptions { mmap: settings.model.mmap }) };
+    opened.map_err(|error| checkpoint_failure(path, &error))
+}
+
 /// Loads everything. `interrupted` is asked often; once true, loading ends with [`Exit::Interrupted`].
 pub(crate) fn load(settings: &Settings, interrupted: &dyn Fn() -> bool) -> Result<Loaded> {
     let checkpoint = open(settings)?;
-    load_into(&checkpoint, settings, 1, true, interrupted, &mut |_| ())
+    let loaded = load_into(&checkpoint, settings, 1, true, interrupted, &mut |_| ())?;
+    if demo::is(checkpoint.path()) {
+        output::note(&demo::notice());
+    }
+    Ok(loaded)
 }
 
 /// Loads an open model file, with a cache for `n_sequences` full windows and nothing else.
@@ -254,6 +305,7 @@ fn load_into(
         files: checkpoint.files().to_vec(),
         file_bytes: checkpoint.file_bytes(),
         context,
+        suggestions: suggestions(checkpoint),
         adapters: in_use,
         load_s: start.elapsed().as_secs_f64(),
         path,
@@ -295,7 +347,9 @@ pub(crate) fn available_memory() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let machine = Some(system.available_memory()).filter(|bytes| *bytes > 0);
-    let group = system.cgroup_limits().map(|limits| limits.total_memory.saturating_sub(limits.rss));
+    // Without /proc nothing is known of the machine, and the library insists on knowing it first.
+    let limits = (system.total_memory() > 0).then(|| system.cgroup_limits()).flatten();
+    let group = limits.map(|limits| limits.total_memory.saturating_sub(limits.rss));
     match (machine, group) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -8,6 +8,7 @@
 mod adapters;
 mod backends;
 mod command;
+mod demo;
 mod disk;
 mod encode;
 mod exit;
@@ -109,12 +110,14 @@ fn talk(layers: &Layers, run: &Values) -> Result<()> {
     }
     interrupt::watch();
     let mut loaded = loading::load(settings, &interrupt::wanted)?;
+    let mut settings = settings.clone();
+    settings.follow(&loaded.suggestions);
     if raw {
         loaded.forget_template();
     } else {
         loaded.template()?;
     }
-    repl::run(loaded, settings.clone(), script.as_deref())
+    repl::run(loaded, settings, script.as_deref())
 }
 
 /// Refuses flags of which one would silently take the effect of the other.

@@ -103,8 +103,8 @@ messages! {
     no_model() { "no model is named", "モデルが指定されていません" }
     /// What to do about it.
     no_model_hint(config) {
-        "give --model FILE, or set model.path in {config}",
-        "--model FILE を指定するか、{config} の model.path を設定してください"
+        "give --model FILE, or set model.path in {config}; --model demo tries the small model inside this program",
+        "--model FILE を指定するか、{config} の model.path を設定してください。--model demo で内蔵の小さなモデルを試せます"
     }
 }
 

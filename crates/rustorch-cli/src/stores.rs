@@ -99,6 +99,12 @@ pub(crate) fn all() -> Vec<Found> {
     found
 }
 
+/// The model that is part of the program.
+pub(crate) fn in_program() -> impl Iterator<Item = Found> {
+    let name = crate::demo::NAME;
+    std::iter::once(Found { name: name.to_owned(), store: "built in", path: PathBuf::from(name) })
+}
+
 /// Models called `name`: those whose whole name it is; else those whose last part it is.
 pub(crate) fn find(name: &str) -> Vec<Found> {
     matching(all(), name)

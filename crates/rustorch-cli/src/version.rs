@@ -1,6 +1,7 @@
-//! What this program is: version, commit, target, backends, instruction set, and that it has no network code (R17).
+//! What this program is: version, commit, target, backends, instruction set, the model inside, and that it has no network
+//! code (R17).
 
-use crate::backends::BACKENDS;
+use crate::{backends::BACKENDS, demo};
 
 /// The facts as JSON.
 pub(crate) fn json() -> serde_json::Value {
@@ -11,6 +12,7 @@ pub(crate) fn json() -> serde_json::Value {
         "target": target(),
         "backends": backends(),
         "isa": isa(),
+        "demo_model": { "file": demo::FILE_NAME, "sha256": demo::sha256() },
         "network": false,
     })
 }
@@ -19,20 +21,23 @@ pub(crate) fn json() -> serde_json::Value {
 pub(crate) fn text() -> String {
     let commit = commit().map(|commit| format!(" ({commit})")).unwrap_or_default();
     format!(
-        "rustorch-cli {}{commit}\ntarget: {}\nbackends: {}\ninstruction set: {}\nnetwork code linked: no\n",
+        "rustorch-cli {}{commit}\ntarget: {}\nbackends: {}\ninstruction set: {}\ndemo model: {} (SHA-256 {})\nnetwork code linked: no\n",
         env!("CARGO_PKG_VERSION"),
         target(),
         backends().join(", "),
-        isa()
+        isa(),
+        demo::FILE_NAME,
+        demo::sha256(),
     )
 }
 
 fn commit() -> Option<&'static str> {
-    option_env!("GIT_COMMIT")
+    Some(env!("BUILD_COMMIT")).filter(|commit| !commit.is_empty())
 }
 
-fn target() -> String {
-    format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
+/// The compiler's name of the system that this was built for.
+fn target() -> &'static str {
+    env!("BUILD_TARGET")
 }
 
 /// The best instruction set of this machine that there are kernels for.

@@ -6,6 +6,7 @@
 //! belongs to its row in the program.
 
 mod pages;
+mod readme;
 mod spelling;
 mod tables;
 
@@ -60,6 +61,24 @@ pub(crate) fn run(root: &Path, check: bool, out: &mut dyn Write) -> Result<()> {
             fs::write(&file, text).map_err(failed)?;
             writeln!(out, "wrote {path}")?;
         }
+    }
+    for language in Language::ALL {
+        let path = readme::file(*language);
+        let file = root.join(path);
+        let failed = |cause| Error::Io { path: file.clone(), cause };
+        let text = fs::read_to_string(&file).map_err(failed)?;
+        match readme::renew(&text, &tables, *language) {
+            None => problems.push(format!("{path}: lacks the marks of the table of formats")),
+            Some(new) if new == text => {}
+            Some(_) if check => problems.push(format!("{path}: the table of formats is old; run `cargo xtask docs`")),
+            Some(new) => {
+                fs::write(&file, new).map_err(failed)?;
+                writeln!(out, "wrote the table of {path}")?;
+            }
+        }
+    }
+    if !check && !problems.is_empty() {
+        return Err(Error::Program(problems.join("; ")));
     }
     if check {
         problems.extend(spelling::check(&Project::read(root)?, &tables));

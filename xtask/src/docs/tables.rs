@@ -12,6 +12,7 @@ pub(super) struct Tables {
     pub(super) commands: Vec<SlashCommand>,
     pub(super) exits: Vec<ExitCode>,
     pub(super) formats: Vec<String>,
+    pub(super) backends: Vec<Backend>,
     pub(super) families: Vec<Family>,
     pub(super) dtypes: Vec<String>,
     pub(super) templates: Vec<String>,
@@ -74,6 +75,14 @@ pub(super) struct SlashCommand {
     pub(super) effect_en: String,
     pub(super) effect_ja: String,
     pub(super) example: String,
+}
+
+/// Something that computes.
+#[derive(Debug, Deserialize)]
+pub(super) struct Backend {
+    pub(super) name: String,
+    /// Whether the program has it.
+    pub(super) is_built: bool,
 }
 
 /// A family of models.

@@ -54,6 +54,8 @@ pub(crate) enum Completes {
     Nothing,
     /// Files and folders.
     Path,
+    /// Files, folders and names of models that are no files.
+    Model,
     /// Words.
     Words(fn() -> Vec<String>),
     /// One of some words, and behind it file names.

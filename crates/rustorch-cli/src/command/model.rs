@@ -20,7 +20,7 @@ messages! {
 pub(super) const MODEL: Command = Command {
     name: "model",
     aliases: &[],
-    arguments: "[FILE]",
+    arguments: "[FILE|demo]",
     help: Text {
         en: "show the model, or load another", ja: "モデルを表示する、または別のモデルを読み込む"
     },
@@ -31,7 +31,7 @@ pub(super) const MODEL: Command = Command {
              アダプタは外れる。読み込めなければ元のモデルのまま",
     },
     example: "/model ~/models/other.gguf",
-    completes: Completes::Path,
+    completes: Completes::Model,
     run,
 };
 

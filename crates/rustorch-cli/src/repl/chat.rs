@@ -266,13 +266,14 @@ impl Chat {
     ///
     /// # Errors
     /// The old model and the old settings stay.
-    pub(crate) fn reload(&mut self, settings: Settings) -> Result<()> {
+    pub(crate) fn reload(&mut self, mut settings: Settings) -> Result<()> {
         interrupt::reset();
         let loaded = match loading::load(&settings, &interrupt::wanted) {
             Err(failure) if failure.exit == Exit::Memory => self.load_alone(&settings)?,
             result => result.map_err(|failure| say_also(failure, words::old_stays()))?,
         };
         let seconds = loaded.load_s;
+        settings.follow(&loaded.suggestions);
         self.loaded = loaded;
         self.settings = settings;
         output::note(&words::now_using(visible_line(&self.model_name()), format!("{seconds:.2}")));

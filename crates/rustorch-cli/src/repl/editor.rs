@@ -123,6 +123,13 @@ impl Completer for ChatHelper {
         match command.completes {
             command::Completes::Nothing => Ok((pos, Vec::new())),
             command::Completes::Path => self.files.complete_path(line, pos),
+            command::Completes::Model => {
+                let (start, mut found) = self.files.complete_path(line, pos)?;
+                if crate::demo::NAME.starts_with(rest) {
+                    found.insert(0, offered(crate::demo::NAME.to_owned()));
+                }
+                Ok((start, found))
+            }
             command::Completes::WordThenPath(_) if rest.contains(' ') => self.files.complete_path(line, pos),
             command::Completes::WordThenPath(words) => {
                 Ok(complete_word(typed, rest, words.iter().map(|word| (*word).to_owned())))
@@ -132,12 +139,17 @@ impl Completer for ChatHelper {
     }
 }
 
+/// A word that is offered, with the space behind it.
+fn offered(word: String) -> Pair {
+    Pair { replacement: format!("{word} "), display: word }
+}
+
 /// The candidates for the last word of `rest`, the end of what is typed, and where it begins.
 fn complete_word(typed: &str, rest: &str, candidates: impl Iterator<Item = String>) -> (usize, Vec<Pair>) {
     let start = typed.len() - rest.rsplit(' ').next().unwrap_or(rest).len();
     let word = typed.get(start..).unwrap_or_default();
     let found = candidates.filter(|candidate| candidate.starts_with(word));
-    (start, found.map(|c| Pair { display: c.clone(), replacement: format!("{c} ") }).collect())
+    (start, found.map(offered).collect())
 }
 
 /// The editor of a terminal session.

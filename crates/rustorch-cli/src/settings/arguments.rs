@@ -383,7 +383,7 @@ fn setting_arguments(row: &'static Row) -> Vec<Arg> {
         .help_heading(heading)
         .action(if row.repeats() { ArgAction::Append } else { ArgAction::Set });
     arg = match &row.kind {
-        Kind::Path(_) | Kind::Adapters(_) => arg.value_hint(clap::ValueHint::FilePath),
+        Kind::Path(_) | Kind::PathOr(..) | Kind::Adapters(_) => arg.value_hint(clap::ValueHint::FilePath),
         Kind::Text(_) | Kind::TextOr(_) | Kind::List(_) => arg.allow_hyphen_values(true),
         _ => arg.allow_negative_numbers(true),
     };

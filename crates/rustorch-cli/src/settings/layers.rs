@@ -116,6 +116,9 @@ impl Layers {
         let backend = SETTINGS.iter().position(|row| row.section == "backend" && row.key == "default");
         layers.settings.backend_is_explicit =
             backend.and_then(|at| layers.origins.get(at)).is_some_and(|origin| matches!(origin, Origin::Flag(_)));
+        let untouched = SETTINGS.iter().zip(&layers.origins).filter(|(_, origin)| matches!(origin, Origin::Default));
+        let unset = untouched.filter(|(row, _)| row.section == "generation").map(|(row, _)| row.key);
+        layers.settings.unset = unset.collect();
         Ok(layers)
     }
 
@@ -284,7 +287,7 @@ fn set_toml(
         Kind::BytesOr(..) => value.is_integer() || value.is_str(),
         Kind::Guess(_) => value.is_integer() || matches!(value.as_str(), Some("auto" | "off")),
         Kind::Real(..) => is_number,
-        Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) => value.is_str(),
+        Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::PathOr(..) => value.is_str(),
         Kind::List(_) | Kind::Adapters(_) | Kind::Choices(..) => value.is_array() || value.is_str(),
     };
     if !fits {
@@ -294,7 +297,7 @@ fn set_toml(
             Kind::BytesOr(..) => "an integer, or a string such as \"6GiB\"",
             Kind::Guess(_) => "\"auto\", \"off\" or an integer",
             Kind::Real(..) => "a number",
-            Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) => "a string",
+            Kind::Choice(..) | Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::PathOr(..) => "a string",
             Kind::List(_) | Kind::Adapters(_) | Kind::Choices(..) => "an array of strings",
         };
         return Err(format!("{} where {expected} is expected", value.type_str()));

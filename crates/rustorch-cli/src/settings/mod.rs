@@ -15,7 +15,7 @@ pub(crate) use row::Row;
 pub(crate) use table::SETTINGS;
 
 use crate::adapters::Named;
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
 /// All settings, validated. Made by [`Layers::settings`]; single values change through [`Row::set_text`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) logging: LoggingSettings,
     /// `[history]`
     pub(crate) history: HistorySettings,
+    /// Keys of `[generation]` that nobody has set: a model's own suggestion takes the place of the default.
+    pub(crate) unset: Vec<&'static str>,
     /// Whether `backend.default` was asked for on the command line or by `/backend`: then it is never replaced
     /// by a fallback (R46).
     pub(crate) backend_is_explicit: bool,
@@ -217,6 +219,25 @@ impl Settings {
             Some(mib) => (mib as u64).saturating_mul(1 << 20),
             None => window_bytes.min(AUTO_PREFIX_CACHE_BYTES).min(spare_bytes),
         }
+    }
+
+    /// Takes over what a model suggests where nobody has set anything; what an earlier model suggested goes back to the
+    /// default.
+    pub(crate) fn follow(&mut self, suggestions: &[crate::loading::Suggestion]) {
+        let unset = self.unset.clone();
+        for row in unset.iter().filter_map(|key| table::find(&format!("generation.{key}"))) {
+            let suggested = suggestions.iter().find(|(key, _)| *key == row.key);
+            let text = suggested.map_or(row.default, |(_, text)| text.as_str());
+            // Both were accepted before: a default by a test, a suggestion when it was read.
+            let _ = row.set_text(self, OsStr::new(text), None);
+        }
+        self.unset = unset;
+    }
+
+    /// Whether a key of `[generation]` takes this value.
+    pub(crate) fn accepts_suggestion(key: &str, text: &str) -> bool {
+        let row = table::find(&format!("generation.{key}"));
+        row.is_some_and(|row| row.set_text(&mut Settings::default(), OsStr::new(text), None).is_ok())
     }
 
     /// How tokens are chosen.

@@ -70,6 +70,8 @@ pub(crate) enum Kind {
     TextOr(At<Option<String>>),
     /// A path; empty: none.
     Path(At<Option<PathBuf>>),
+    /// A path, or a word that is none and stays as it is; empty: none.
+    PathOr(At<Option<PathBuf>>, &'static str),
     /// Several texts: the flag repeats, a variable is a TOML array or one text.
     List(At<Vec<String>>),
     /// Several adapters, given like several texts; relative paths as of a path.
@@ -135,7 +137,9 @@ impl Row {
                 format!("{}{}..{}", if *open { "above " } else { "" }, range.start(), range.end())
             }
             Kind::Choice(_, words) | Kind::Choices(_, words) => words.join("|"),
-            Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::List(_) | Kind::Adapters(_) => String::new(),
+            Kind::Text(_) | Kind::TextOr(_) | Kind::Path(_) | Kind::PathOr(..) | Kind::List(_) | Kind::Adapters(_) => {
+                String::new()
+            }
         }
     }
 
@@ -151,10 +155,11 @@ impl Row {
 
     /// Sets it from text as typed on the command line, in a variable or in `/set`. Relative paths start at `base`.
     pub(crate) fn set_text(&self, settings: &mut Settings, text: &OsStr, base: Option<&Path>) -> Result<(), String> {
-        if let Kind::Path(at) = &self.kind {
+        if let Kind::Path(at) | Kind::PathOr(at, _) = &self.kind {
+            let is_word = matches!(&self.kind, Kind::PathOr(_, word) if text == *word);
             *at(settings) = if text.is_empty() {
                 None
-            } else if text == "-" {
+            } else if text == "-" || is_word {
                 Some(PathBuf::from(text)) // a standard stream, where that makes sense
             } else {
                 Some(paths::expand(text, base).map_err(|error| error.to_string())?)
@@ -166,7 +171,16 @@ impl Row {
             *at(settings) = if text.is_empty() { Vec::new() } else { vec![Named::parse(text, base)?] };
             return Ok(());
         }
-        self.set_str(settings, text)
+        self.set_str(settings, text)?;
+        self.mark_set(settings);
+        Ok(())
+    }
+
+    /// From now on no model's suggestion replaces the value.
+    fn mark_set(&self, settings: &mut Settings) {
+        if self.section == "generation" {
+            settings.unset.retain(|key| *key != self.key);
+        }
     }
 
     fn set_str(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -208,7 +222,7 @@ impl Row {
             }
             Kind::Text(at) => *at(settings) = text.to_owned(),
             Kind::TextOr(at) => *at(settings) = (!text.is_empty()).then(|| text.to_owned()),
-            Kind::Path(at) => *at(settings) = (!text.is_empty()).then(|| PathBuf::from(text)),
+            Kind::Path(at) | Kind::PathOr(at, _) => *at(settings) = (!text.is_empty()).then(|| PathBuf::from(text)),
             Kind::Adapters(at) => *at(settings) = vec![Named::parse(text, None)?],
             Kind::List(at) => *at(settings) = if text.is_empty() { Vec::new() } else { vec![text.to_owned()] },
             Kind::Choices(at, words) => {
@@ -247,6 +261,7 @@ impl Row {
                     return Err("an empty text is not allowed here".into());
                 }
                 *at(settings) = values.to_vec();
+                self.mark_set(settings);
                 Ok(())
             }
             Kind::Choices(..) => self.set_str(settings, &values.join(",")),
@@ -285,7 +300,7 @@ impl Row {
             Kind::Choice(at, _) => quoted(at(&mut copy)),
             Kind::Text(at) => quoted(at(&mut copy)),
             Kind::TextOr(at) => quoted(at(&mut copy).as_deref().unwrap_or_default()),
-            Kind::Path(at) => {
+            Kind::Path(at) | Kind::PathOr(at, _) => {
                 quoted(&at(&mut copy).as_deref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
             }
             Kind::List(at) | Kind::Choices(at, _) => list(at(&mut copy)),

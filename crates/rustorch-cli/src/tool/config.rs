@@ -113,7 +113,7 @@ fn template() -> Result<String> {
         let note = if row.is_switch() { String::new() } else { range };
         // Paths keep their `~`, so that the file can move with its owner.
         let value = match row.kind {
-            row::Kind::Path(_) => toml::Value::String(row.default.to_owned()).to_string(),
+            row::Kind::Path(_) | row::Kind::PathOr(..) => toml::Value::String(row.default.to_owned()).to_string(),
             _ => row.show(&defaults),
         };
         let _ = writeln!(out, "# {}{note}\n{} = {value}", row.help(language()), row.key);

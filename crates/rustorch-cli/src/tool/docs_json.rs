@@ -65,6 +65,7 @@ fn run(_: &Layers, _: &Values) -> Result<()> {
         "commands": crate::command::docs(),
         "exits": exits,
         "formats": checkpoint::format_names().collect::<Vec<_>>(),
+        "backends": backends(),
         "families": families(),
         "dtypes": tensor::DType::ALL.iter().filter(|t| t.can_decode()).map(ToString::to_string).collect::<Vec<_>>(),
         "templates": text::ChatTemplate::builtin_names().collect::<Vec<_>>(),
@@ -77,6 +78,11 @@ fn options(arguments: &[Argument]) -> Vec<Value> {
         .iter()
         .map(|argument| json!({"usage": spelling(argument), "en": argument.en, "ja": argument.ja}))
         .collect()
+}
+
+fn backends() -> Vec<Value> {
+    let rows = crate::backends::BACKENDS.iter();
+    rows.map(|backend| json!({"name": backend.name, "is_built": backend.is_built()})).collect()
 }
 
 fn families() -> Vec<Value> {

@@ -12,13 +12,15 @@ use crate::{
     stores::{self, Found},
     terminal_filter::visible_line,
 };
-use checkpoint::{Checkpoint, OpenOptions};
 use model::HyperParams;
 use serde_json::json;
 
 crate::messages::messages! {
     /// None found.
-    none_found() { "no models were found", "モデルは見つかりませんでした" }
+    none_found() {
+        "no other models were found; `--model demo` tries the one in the program",
+        "ほかのモデルは見つかりませんでした。`--model demo` で内蔵モデルを試せます"
+    }
     /// How to use one.
     use_by_name() { "each name works as --model", "名前はそのまま --model に指定できます" }
     /// It fits.
@@ -56,7 +58,8 @@ struct Facts {
 fn run(layers: &Layers, values: &Values) -> Result<()> {
     let settings = layers.settings();
     let allowed = fitting::allowed(settings);
-    let all: Vec<Facts> = stores::all().into_iter().map(|found| look(found, settings, allowed)).collect();
+    let all: Vec<Facts> =
+        stores::in_program().chain(stores::all()).map(|found| look(found, settings, allowed)).collect();
     if values.has("json") {
         let rows = all.iter().map(|facts| {
             json!({
@@ -76,17 +79,17 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     for facts in &all {
         output::answer_line(&line(facts))?;
     }
-    output::note(&if all.is_empty() { none_found() } else { use_by_name() });
+    output::note(&if all.len() == 1 { none_found() } else { use_by_name() });
     Ok(())
 }
 
 /// Looks into a model; one that cannot be read is listed with the reason.
 fn look(found: Found, settings: &Settings, allowed: Option<u64>) -> Facts {
     let mut facts = Facts { found, bytes: None, family: None, types: None, fits: None, quantize: None, problem: None };
-    let checkpoint = match Checkpoint::open(&facts.found.path, &OpenOptions::default()) {
+    let checkpoint = match loading::open_path(&facts.found.path, settings) {
         Ok(checkpoint) => checkpoint,
-        Err(error) => {
-            facts.problem = Some(error.to_string());
+        Err(failure) => {
+            facts.problem = failure.cause.or(Some(failure.error));
             return facts;
         }
     };

@@ -98,6 +98,9 @@ pub(crate) fn run(settings: &Settings, ask: &OneShot) -> Result<()> {
     let mut conversation = begin(settings)?;
     interrupt::watch();
     let loaded = loading::load(settings, &interrupt::wanted)?;
+    let mut settings = settings.clone();
+    settings.follow(&loaded.suggestions);
+    let settings = &settings;
     if !ask.raw && loaded.template()?.is_none() {
         output::warning(&loading::no_template(loading::builtin_names()));
     }

@@ -2,6 +2,7 @@
 
 use super::Tool;
 use crate::{
+    demo,
     exit::{Exit, Failure, Result},
     integrity::{self, Entry, Remembered},
     interrupt, loading, output, paths, safe_write,
@@ -11,7 +12,7 @@ use crate::{
     },
     terminal_filter::visible_line,
 };
-use checkpoint::{Checkpoint, OpenOptions};
+use checkpoint::Checkpoint;
 use std::path::Path;
 
 crate::messages::messages! {
@@ -34,6 +35,11 @@ crate::messages::messages! {
     as_published(n) { "{n} files match the published checksums", "{n} 個のファイルが公開チェックサムと一致しました" }
     /// As it was.
     as_before(n) { "unchanged since its first use ({n} tensors)", "初回使用時から変わっていません(テンソル {n} 個)" }
+    /// The model in the program is not remembered.
+    nothing_to_accept(name) {
+        "{name} is part of the program: there is nothing to accept",
+        "{name} はプログラムの一部のため、--accept は不要です"
+    }
     /// Remembered now.
     remembered(n) { "remembered as it is ({n} tensors)", "現在の状態を記録しました(テンソル {n} 個)" }
 }
@@ -49,8 +55,8 @@ pub(super) const TOOL: Tool = Tool {
             value: "PATH",
             required: true,
             positional: true,
-            en: "a model file or folder",
-            ja: "モデルのファイルまたはフォルダ",
+            en: "a model file or folder, or demo",
+            ja: "モデルのファイルまたはフォルダ、または demo",
             ..ARGUMENT
         },
         Argument {
@@ -80,8 +86,10 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let path = values.path("path")?.unwrap_or_default();
     let sums = values.path("sums")?.map(|file| read_sums(&file).map(|sums| (file, sums))).transpose()?;
     interrupt::watch();
-    let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: settings.model.mmap })
-        .map_err(|error| loading::checkpoint_failure(&path, &error))?;
+    let checkpoint = loading::open_path(&path, settings)?;
+    if checkpoint.files().is_empty() && values.has("accept") {
+        return Err(Failure::new(Exit::Usage, nothing_to_accept(paths::display(&path))));
+    }
     let tensors = checkpoint.tensors().iter().fold(0u64, |sum, tensor| sum.saturating_add(tensor.bytes));
     let bar = output::progress(
         settings.interface.show_progress,
@@ -97,6 +105,10 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let now = now?.ok_or_else(|| Failure::silent(Exit::Interrupted))?;
     if let Some((file, sums)) = sums {
         compare_with_sums(&checkpoint, &now, &file, &sums)?;
+    }
+    if checkpoint.files().is_empty() {
+        // Part of the program: the same for as long as the program is.
+        return output::answer_line(&format!("{}  {}", demo::sha256(), demo::FILE_NAME));
     }
     let n_tensors = checkpoint.tensors().len();
     let mut known = Remembered::read();
@@ -142,18 +154,25 @@ fn parse_sum(line: &str) -> Option<(String, String)> {
 fn compare_with_sums(checkpoint: &Checkpoint, now: &Entry, list: &Path, sums: &[(String, String)]) -> Result<()> {
     let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let published = |name: &str| sums.iter().find(|(_, listed)| name_of(Path::new(listed)) == name);
-    for (file, (_, found)) in checkpoint.files().iter().zip(now.sums()) {
-        let name = name_of(file);
-        let Some((expected, _)) = published(&name) else {
-            let missing = sum_missing(visible_line(&name));
+    let mut files: Vec<(String, String, String)> = checkpoint
+        .files()
+        .iter()
+        .zip(now.sums())
+        .map(|(file, (_, found))| (name_of(file), paths::display(file), found.to_owned()))
+        .collect();
+    if files.is_empty() {
+        files.push((demo::FILE_NAME.to_owned(), paths::display(checkpoint.path()), demo::sha256()));
+    }
+    for (name, shown, found) in &files {
+        let Some((expected, _)) = published(name) else {
+            let missing = sum_missing(visible_line(name));
             return Err(Failure::new(Exit::Usage, sums_unusable(paths::display(list))).because(missing));
         };
         if expected != found {
-            let differs = Failure::new(Exit::Model, sum_differs(paths::display(file)));
-            return Err(differs.because(sums_of(expected, found)));
+            return Err(Failure::new(Exit::Model, sum_differs(shown)).because(sums_of(expected, found)));
         }
     }
-    output::note(&as_published(checkpoint.files().len()));
+    output::note(&as_published(files.len()));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod adapters;
 mod answers;
 mod arguments;
 mod convert;
+mod demo;
 mod imatrix;
 mod integrity;
 mod plan;

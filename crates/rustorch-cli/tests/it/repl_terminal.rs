@@ -30,22 +30,18 @@ impl Terminal {
 
     fn start_in(home: tempfile::TempDir, arguments: &[&str]) -> Option<Terminal> {
         let model = model()?;
+        let mut all: Vec<&std::ffi::OsStr> =
+            ["--template", "chatml", "--temperature", "0", "--seed", "1", "--model"].map(AsRef::as_ref).to_vec();
+        all.push(model.as_os_str());
+        all.extend(arguments.iter().map(|argument| -> &std::ffi::OsStr { argument.as_ref() }));
+        Some(Terminal::start_with(home, &all))
+    }
+
+    /// Starts the chat with these arguments and waits for its prompt.
+    fn start_with<S: AsRef<std::ffi::OsStr>>(home: tempfile::TempDir, arguments: &[S]) -> Terminal {
         let pair = native_pty_system().openpty(screen_size()).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_rustorch-cli"));
-        command.args([
-            "--template",
-            "chatml",
-            "--temperature",
-            "0",
-            "--seed",
-            "1",
-            "--language",
-            "en",
-            "--threads",
-            "1",
-        ]);
-        command.arg("--model");
-        command.arg(&model);
+        command.args(["--language", "en", "--threads", "1"]);
         command.args(arguments);
         command.cwd(home.path());
         command.env("HOME", home.path());
@@ -69,7 +65,7 @@ impl Terminal {
         let keys = pair.master.take_writer().unwrap();
         let terminal = Terminal { home, child, master: pair.master, keys, screen, modes_before };
         terminal.wait("You> ", 1);
-        Some(terminal)
+        terminal
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -275,5 +271,24 @@ fn a_full_window_asks_before_turns_leave() {
     assert_eq!(messages[0]["in_context"], false);
     assert_eq!(messages[2].get("in_context"), None);
     t.type_keys("/quit\r");
+    assert_eq!(t.exit_code(), 0);
+}
+
+#[test]
+fn the_demo_model_answers_out_of_the_box() {
+    let mut t = Terminal::start_with(tempfile::tempdir().unwrap(), &["--model", "demo"]);
+    assert!(t.contents().contains("demo model inside the program"), "{}", t.contents());
+    t.say("How do I save this conversation?", "/save");
+    t.say("/params", "temperature       = 0.0");
+    t.say("/set temperature 0.5", "temperature = 0.5");
+    t.say("/model demo", "demo model inside the program");
+    t.say("/params", "temperature       = 0.5");
+    t.type_keys("/model d\t");
+    t.wait("/model demo", 2);
+    t.type_keys("\r");
+    t.wait("You> ", 7);
+    t.say("/save demo", "saved 2 messages to demo");
+    t.type_keys("/exit\r");
+    assert!(!t.file(".rustorch/models.lock").exists(), "what is part of the program need not be remembered");
     assert_eq!(t.exit_code(), 0);
 }

@@ -147,8 +147,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
         None => None,
     };
     interrupt::watch();
-    let checkpoint = Checkpoint::open(&source, &OpenOptions { mmap: settings.model.mmap })
-        .map_err(|error| loading::checkpoint_failure(&source, &error))?;
+    let checkpoint = loading::open_path(&source, settings)?;
     for note in checkpoint.notes() {
         screen::note(&crate::terminal_filter::visible_line(note));
     }
@@ -217,7 +216,7 @@ impl Task<'_> {
             .zip(&types)
             .map(|(tensor, &dtype)| NewTensor { name: tensor.name.clone(), dtype, shape: tensor.shape })
             .collect();
-        let n_parts = if keeps_split { self.checkpoint.files().len() } else { 1 };
+        let n_parts = if keeps_split { self.checkpoint.files().len().max(1) } else { 1 };
         let files = output::Files::gguf(self.target, &fields, tensors, n_parts).map_err(|error| self.failed(&error))?;
         self.check_target(&files)?;
         let make = |index: usize, new: &NewTensor, take: output::Take<'_>| {
