@@ -16,6 +16,7 @@ mod export;
 mod hugging_face;
 mod library;
 mod merge;
+mod merge_queue;
 mod post_processor;
 mod prefixes;
 mod protect;
