@@ -13,12 +13,14 @@ pub(crate) enum Error {
     Io { path: PathBuf, cause: std::io::Error },
     #[error("cannot write the report: {0}")]
     Report(#[from] std::io::Error),
-    #[error("rustorch-cli docs-json: {0}")]
+    #[error("rustorch-cli: {0}")]
     Program(String),
     #[error("{0} place(s) in the documents differ from the program")]
     Documents(usize),
     #[error("dist: {0}")]
     Dist(String),
+    #[error("{script} failed: {status}")]
+    Script { script: &'static str, status: String },
     #[error("bench: {0}")]
     Bench(String),
     #[error("{0} breach(es) of the invariants above; ARCHITECTURE.md says what each is for")]

@@ -8,6 +8,7 @@ mod bench;
 mod dist;
 mod docs;
 mod error;
+mod fixtures;
 mod project;
 mod source;
 mod tidy;
@@ -43,6 +44,11 @@ const CHORES: &[Chore] = &[
         name: "dist",
         about: "make release archives, a Debian package and their checksums; dist --help lists the targets",
         run: dist::run,
+    },
+    Chore {
+        name: "fixtures",
+        about: "make fixtures anew with the reference libraries; fixtures --help lists them",
+        run: fixtures::run,
     },
     Chore {
         name: "docs",

@@ -22,6 +22,15 @@ pub(crate) fn find_or_skip(relative: &str, kept: bool) -> Option<PathBuf> {
     path
 }
 
+/// The names of what lies in a folder of the fixtures that the repository keeps, in order.
+pub(crate) fn entries(folder: &str) -> Vec<String> {
+    let Some(path) = find_or_skip(folder, true) else { return Vec::new() };
+    let names = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
 /// Every quantized file, its prompt and its entry in the reference: those of the repository, then the others.
 pub(crate) fn mixtures() -> Vec<(PathBuf, Vec<u32>, Value)> {
     let mut found: Vec<(PathBuf, Vec<u32>, Value)> = Vec::new();

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod batches;
+mod demo;
 mod exported;
 mod exports;
 mod fast;
