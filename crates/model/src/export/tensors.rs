@@ -248,6 +248,7 @@ impl Maker<'_> {
             let Some(info) = self.names.find(&name).cloned() else { continue };
             let params = layer.and_then(|layer| self.hyper.layers.get(layer));
             let part = base.rsplit('.').next().unwrap_or(base);
+            let shared_n_ff = self.hyper.experts.as_ref().and_then(|experts| experts.shared_n_ff);
             let n_pieces = match (part, params) {
                 ("attn_q_norm", Some(params)) => params.n_heads,
                 ("attn_k_norm", Some(params)) => params.n_kv_heads,
@@ -264,6 +265,10 @@ impl Maker<'_> {
                 self.divided_experts(&info, layer.unwrap_or(0), kind)?;
             } else if part.ends_with("_exps") && self.are_turned(&info, kind) {
                 self.turned_experts(&name, &info)?;
+            } else if let (Some(layer), "ffn_up_shexp", "weight", Some(n_ff)) = (layer, part, kind, shared_n_ff)
+                && info.shape.dims() == [2 * n_ff, self.hyper.width]
+            {
+                self.divided_shared(&info, layer, n_ff)?;
             } else if let (Some(layer), "attn_qkv", true) = (layer, part, self.hyper.architecture.splits_qkv) {
                 self.divided_heads(&name, &info, layer)?;
             } else {
@@ -286,6 +291,25 @@ impl Maker<'_> {
             site: None,
             source: Source::NegativePower(info.name),
         });
+    }
+
+    /// Gate and up of the expert that every token passes, which the source has in one tensor.
+    fn divided_shared(&mut self, info: &TensorInfo, layer: usize, n_ff: usize) -> Result<()> {
+        self.used.insert(info.name.clone());
+        for (which, part) in ["ffn_gate_shexp", "ffn_up_shexp"].into_iter().enumerate() {
+            let name = format!("blk.{layer}.{part}.weight");
+            let shape = Shape::new(&[n_ff, self.hyper.width]);
+            let shape = shape.ok_or_else(|| Error::Overflow { what: name.clone() })?;
+            self.tensors.push(ExportTensor {
+                site: site(&name, &shape, self.hyper, self.is_tied),
+                name: self.names.house_spelling(&name),
+                shape,
+                dtype: info.dtype,
+                source_bytes: info.bytes / 2,
+                source: Source::Runs(info.name.clone(), std::iter::once(which * n_ff..(which + 1) * n_ff).collect()),
+            });
+        }
+        Ok(())
     }
 
     /// Gate and up of all experts, which the source has in one tensor: the rows of the gate of each, then those of up.
