@@ -236,8 +236,8 @@ impl Engine {
         self.ask(|reply| Command::Bench(request.clone(), reply))?
     }
 
-    /// Changes the adapters once no answer is in progress, and forgets all cached prefixes: they were another model's.
-    /// Requests that come meanwhile wait. Returns the adapters there are then, in order.
+    /// Changes the adapters once all requests so far are answered, and forgets all cached prefixes: they were another
+    /// model's. Returns the adapters there are then, in order.
     ///
     /// # Errors
     /// [`Error::Model`] with what the model says: everything is as before then.

@@ -194,12 +194,11 @@ impl Worker {
         if self.broken && !self.rebuild() {
             return false;
         }
-        if self.running.is_empty() {
+        // A change is for the requests after it: those before it, which may not have begun, are answered first.
+        if self.running.is_empty() && self.waiting.is_empty() {
             self.adapt();
         }
-        if self.changes.is_empty() {
-            self.admit();
-        }
+        self.admit();
         self.guess();
         self.reserve();
         if !self.pass.is_empty() {

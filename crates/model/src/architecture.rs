@@ -269,7 +269,7 @@ mod tests {
             assert_eq!(nearest, expected, "{name}");
             assert_eq!(supported.len(), Architecture::all().len());
         }
-        check("lama", &["llama"]);
+        check("lama", &["llama", "llama4"]);
         check("Qwen_3", &["qwen3", "qwen2"]);
         check("qwen2mo", &["qwen2moe", "qwen2", "qwen3moe"]);
         check("resnet", &[]);

@@ -328,8 +328,8 @@ fn windows_of_the_configuration() {
     let types = json!(["sliding_attention", "full_attention"]);
     let on = [("use_sliding_window", json!(true)), ("sliding_window", json!(4)), ("layer_types", types)];
     assert_eq!(windows(&on), Ok(vec![Some(4), None]));
-    let error = windows(&[("layer_types", json!(["full_attention", "chunked_attention"]))]).unwrap_err();
-    assert!(error.contains("\"chunked_attention\" (config.layer_types)"), "{error}");
+    let error = windows(&[("layer_types", json!(["full_attention", "dilated_attention"]))]).unwrap_err();
+    assert!(error.contains("\"dilated_attention\" (config.layer_types)"), "{error}");
 }
 
 /// A family that only its user knows.

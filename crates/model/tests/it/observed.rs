@@ -52,7 +52,8 @@ fn sums_are_those_of_the_reference() {
 fn all_matrices_of_layers_are_watched() {
     for family in ["llama", "phi3", "mixtral", "gemma3", "qwen2"] {
         let Some(folder) = find_or_skip(&format!("archs/{family}"), false) else { continue };
-        for path in [folder.join("model.gguf"), folder.join("hf")] {
+        // Not every folder of the second kind is part of the project.
+        for path in [folder.join("model.gguf"), folder.join("hf")].into_iter().filter(|path| path.exists()) {
             let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
             let export = Export::new(&checkpoint).unwrap();
             let found = observed(&path, &[1, 2, 3, 4], Precision::Fast);
