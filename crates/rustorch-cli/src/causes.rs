@@ -108,12 +108,21 @@ fn of_model(error: &model::Error) -> Option<String> {
         [] => String::new(),
         some => format!("近い名前: {}。", some.join("、")),
     };
+    let lacks = |lacking: &str| match lacking {
+        "" => String::new(),
+        what => format!("(不足: {what})"),
+    };
     Some(match error {
-        E::UnknownArchitecture { name, nearest, supported } => {
+        E::UnknownArchitecture { name, nearest, supported, lacking } => {
             format!("アーキテクチャ {name:?} には未対応です。{}対応: {}", near(nearest), supported.join("、"))
         }
-        E::UnknownModelType { name, nearest, supported } => {
-            format!("model_type {name:?} には未対応です。{}対応: {}", near(nearest), supported.join("、"))
+        E::UnknownModelType { name, nearest, supported, lacking } => {
+            format!(
+                "model_type {name:?} には未対応です{}。{}対応: {}",
+                lacks(lacking),
+                near(nearest),
+                supported.join("、")
+            )
         }
         E::Description { what } => format!("系列の記述: {what}"),
         E::MissingKey { key } => format!("メタデータ {key} がありません"),
@@ -128,6 +137,15 @@ fn of_model(error: &model::Error) -> Option<String> {
         }
         E::UnplacedTensors { architecture, n, first } => {
             format!("アーキテクチャ {architecture} に置き場所のないテンソルが {n} 個あります(例: {first})")
+        }
+        E::NotAnAdapter => {
+            "アダプターではありません(`general.type` にも、同じ場所の adapter_config.json にもその記述がありません)"
+                .to_owned()
+        }
+        E::IsAnAdapter => "モデルではなくアダプターです。モデルを読み込んでから適用してください".to_owned(),
+        E::EmptyAdapter => "アダプターに行列の組がありません".to_owned(),
+        E::AdapterFamily { adapter, model } => {
+            format!("アダプターはアーキテクチャ {adapter:?} 用ですが、モデルは {model} です")
         }
         E::Overflow { what } => format!("{what} の大きさが上限を超えています"),
         E::Tensor { name, source } => format!("テンソル {name}: {source}"),
@@ -227,6 +245,7 @@ mod tests {
             name: "lama".to_owned(),
             nearest: vec!["llama"],
             supported: vec!["llama", "qwen2"],
+            lacking: "",
         };
         check(&unknown(), "\"lama\" には未対応です。近い名前: llama。対応: llama、qwen2");
         check(&engine::Error::Model(Box::new(unknown())), "近い名前: llama");
