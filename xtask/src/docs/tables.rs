@@ -18,7 +18,6 @@ pub(super) struct Tables {
     pub(super) dtypes: Vec<String>,
     /// The types that can be made from floats.
     pub(super) written: Vec<String>,
-    pub(super) backends: Vec<Backend>,
     pub(super) templates: Vec<String>,
     /// Not the program's: what tests compare.
     #[serde(skip)]
@@ -92,14 +91,6 @@ pub(super) struct SlashCommand {
     pub(super) effect_en: String,
     pub(super) effect_ja: String,
     pub(super) example: String,
-}
-
-/// Something that computes.
-#[derive(Debug, Deserialize)]
-pub(super) struct Backend {
-    pub(super) name: String,
-    /// Whether the program has it.
-    pub(super) is_built: bool,
 }
 
 /// A family of models.

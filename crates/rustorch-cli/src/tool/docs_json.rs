@@ -83,7 +83,6 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
         "commands": crate::command::docs(),
         "exits": exits,
         "formats": checkpoint::format_names().collect::<Vec<_>>(),
-        "backends": backends(),
         "families": families(),
         "dtypes": DType::ALL.iter().filter(|t| t.can_decode()).map(ToString::to_string).collect::<Vec<_>>(),
         "written": DType::ALL.iter().filter(|t| t.can_encode()).map(ToString::to_string).collect::<Vec<_>>(),
@@ -98,11 +97,6 @@ fn options(arguments: &[Argument]) -> Vec<Value> {
         .iter()
         .map(|argument| json!({"usage": spelling(argument), "en": argument.en, "ja": argument.ja}))
         .collect()
-}
-
-fn backends() -> Vec<Value> {
-    let rows = crate::backends::BACKENDS.iter();
-    rows.map(|backend| json!({"name": backend.name, "is_built": backend.is_built()})).collect()
 }
 
 fn families() -> Vec<Value> {
