@@ -3,7 +3,7 @@
 //! What does not belong here: what is in their files and how they are applied (`model`), the command (`command/lora.rs`).
 
 use crate::{
-    exit::{Exit, Failure, Result},
+    exit::{Cause, Exit, Failure, Result},
     paths,
     settings::Settings,
 };
@@ -67,7 +67,7 @@ impl Named {
         Ok(Adapter { named: self.clone(), checkpoint })
     }
 
-    fn failed(&self, exit: Exit, cause: &dyn std::error::Error) -> Failure {
+    fn failed(&self, exit: Exit, cause: &Cause) -> Failure {
         Failure::new(exit, adapter_failed(paths::display(&self.path))).because_of(cause).hint(adapter_hint())
     }
 

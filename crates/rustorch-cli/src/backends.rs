@@ -2,7 +2,7 @@
 
 use crate::{
     exit::{Exit, Failure, Result},
-    messages::language,
+    messages::{Language, language},
     output,
     settings::Settings,
 };
@@ -84,7 +84,12 @@ fn open_cpu(settings: &Settings) -> compute::Result<Arc<dyn Device>> {
 impl Backend {
     /// What it needs on the machine.
     pub(crate) fn needs(&self) -> &'static str {
-        language().pick(self.needs_en, self.needs_ja)
+        self.needs_in(language())
+    }
+
+    /// What it needs on the machine, in a language.
+    pub(crate) fn needs_in(&self, language: Language) -> &'static str {
+        language.pick(self.needs_en, self.needs_ja)
     }
 
     /// Whether this build has it.
@@ -93,7 +98,7 @@ impl Backend {
     }
 
     /// Opens it, or says why not.
-    fn try_open(&self, settings: &Settings) -> std::result::Result<Arc<dyn Device>, String> {
+    pub(crate) fn try_open(&self, settings: &Settings) -> std::result::Result<Arc<dyn Device>, String> {
         match self.open {
             Some(open) => open(settings).map_err(|error| error.to_string()),
             None => Err(not_built(self.needs())),

@@ -3,7 +3,10 @@
 //! Every layer below has its own error; here each becomes a [`Failure`]: what failed, why, what to do next, and the exit
 //! code. Nothing is printed here (see `output`).
 
-use crate::messages::Language;
+use crate::{
+    causes,
+    messages::{Language, language},
+};
 use std::fmt::Display;
 
 /// How the program ends.
@@ -86,6 +89,9 @@ impl ExitRow {
     }
 }
 
+/// An error of a lower floor, or of the system.
+pub(crate) type Cause = dyn std::error::Error + 'static;
+
 /// Shorthand for results of this crate.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
@@ -119,8 +125,12 @@ impl Failure {
         self
     }
 
-    /// Adds why from an error and everything behind it that its own text does not say already.
-    pub(crate) fn because_of(self, error: &dyn std::error::Error) -> Failure {
+    /// Adds why from an error and everything behind it that its own text does not say already, in the language in use
+    /// where the table has it.
+    pub(crate) fn because_of(self, error: &Cause) -> Failure {
+        if let Some(text) = causes::words(error, language()) {
+            return self.because(text);
+        }
         let mut text = error.to_string();
         let mut next = error.source();
         while let Some(source) = next {

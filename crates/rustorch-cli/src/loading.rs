@@ -5,7 +5,7 @@
 
 use crate::{
     adapters::{self, Adapter, InUse},
-    backends, demo,
+    backends, control_group, demo,
     encode::Conversion,
     exit::{Exit, Failure, Result},
     fitting::{self, Fitting},
@@ -166,7 +166,7 @@ fn suggestions(checkpoint: &Checkpoint) -> Vec<Suggestion> {
 /// Makes the family known that the settings describe.
 fn learn_family(settings: &Settings) -> Result<()> {
     let Some(path) = &settings.model.arch else { return Ok(()) };
-    let failed = |cause: &dyn std::error::Error| {
+    let failed = |cause: &crate::exit::Cause| {
         Failure::new(Exit::Usage, description_unusable(paths::display(path))).because_of(cause).hint(description_hint())
     };
     let text = crate::safe_write::read_text(path, MAX_DESCRIPTION_BYTES).map_err(|error| failed(&error))?;
@@ -341,16 +341,13 @@ fn transcode(tensor: &HostTensor, to: DType, threads: Option<usize>) -> tensor::
     Ok(out)
 }
 
-/// Bytes that this process may still take: of the machine, or of its control group if that allows less. Page cache counts
+/// Bytes that this process may still take: of the machine, or of its control groups if they allow less. Page cache counts
 /// as available, so that a model that was just read does not stand in its own way.
 pub(crate) fn available_memory() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let machine = Some(system.available_memory()).filter(|bytes| *bytes > 0);
-    // Without /proc nothing is known of the machine, and the library insists on knowing it first.
-    let limits = (system.total_memory() > 0).then(|| system.cgroup_limits()).flatten();
-    let group = limits.map(|limits| limits.total_memory.saturating_sub(limits.rss));
-    match (machine, group) {
+    match (machine, control_group::available_memory()) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
@@ -417,9 +414,8 @@ fn named_template_beside(name: &str, own: &[String]) -> Result<ChatTemplate> {
     if let Some(template) = ChatTemplate::builtin(name) {
         return Ok(template);
     }
-    let fail = |cause: &dyn std::error::Error| {
-        Failure::new(Exit::Usage, template_unusable(visible_line(name))).because_of(cause)
-    };
+    let fail =
+        |cause: &crate::exit::Cause| Failure::new(Exit::Usage, template_unusable(visible_line(name))).because_of(cause);
     let path = paths::expand(std::ffi::OsStr::new(name), None).map_err(|error| fail(&error))?;
     if !path.exists() {
         let names = own.iter().cloned().chain(ChatTemplate::builtin_names().map(str::to_owned));

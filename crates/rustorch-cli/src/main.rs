@@ -7,7 +7,9 @@
 
 mod adapters;
 mod backends;
+mod causes;
 mod command;
+mod control_group;
 mod demo;
 mod disk;
 mod encode;

@@ -5,6 +5,8 @@
 //! mentions and the program does not know. What does not belong here: a sentence about a setting or a command, which
 //! belongs to its row in the program.
 
+mod matrix;
+mod matrix_page;
 mod pages;
 mod readme;
 mod spelling;
@@ -12,9 +14,10 @@ mod tables;
 
 use crate::error::{Error, Result};
 use crate::project::Project;
+use serde_json::Value;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tables::Tables;
 
@@ -43,7 +46,7 @@ impl Language {
 
 /// Writes the pages, or with `check` compares them and the hand-written documents with the program.
 pub(crate) fn run(root: &Path, check: bool, out: &mut dyn Write) -> Result<()> {
-    let tables = ask_program(root)?;
+    let tables = Program::build(root)?.tables()?;
     let mut problems = Vec::new();
     for page in pages::PAGES {
         for language in Language::ALL {
@@ -97,16 +100,63 @@ pub(crate) fn run(root: &Path, check: bool, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program if needed and reads its tables.
-fn ask_program(root: &Path) -> Result<Tables> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["run", "--quiet", "--locked", "--package", "rustorch-cli", "--", "docs-json"])
-        .current_dir(root)
-        .output()
-        .map_err(|cause| Error::Io { path: root.to_path_buf(), cause })?;
-    if !output.status.success() {
-        return Err(Error::Program(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+/// The program, built, asked without the settings of whoever runs this.
+struct Program {
+    executable: PathBuf,
+    root: PathBuf,
+}
+
+impl Program {
+    /// Builds it if needed.
+    fn build(root: &Path) -> Result<Program> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--quiet", "--locked", "--package", "rustorch-cli", "--message-format", "json"])
+            .current_dir(root)
+            .output()
+            .map_err(|cause| Error::Io { path: root.to_path_buf(), cause })?;
+        let failed = || Error::Program(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        if !output.status.success() {
+            return Err(failed());
+        }
+        let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let executable =
+            messages.filter_map(|message: Value| message["executable"].as_str().map(PathBuf::from)).next_back();
+        Ok(Program { executable: executable.ok_or_else(failed)?, root: root.to_path_buf() })
     }
-    serde_json::from_slice(&output.stdout).map_err(|e| Error::Program(format!("its tables do not read: {e}")))
+
+    /// What it says, as JSON.
+    fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RUSTORCH_"));
+        let mut command = Command::new(&self.executable);
+        for (name, _) in ours {
+            command.env_remove(name);
+        }
+        // No configuration, no log file.
+        let output = command
+            .args(arguments)
+            .env("HOME", self.root.join("target/xtask-home"))
+            .current_dir(&self.root)
+            .output()
+            .map_err(|cause| Error::Io { path: self.executable.clone(), cause })?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::Program(format!("{}: {}", arguments.join(" "), words.trim())));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|e| Error::Program(format!("{}: its answer does not read: {e}", arguments.join(" "))))
+    }
+
+    /// Its tables, and what tests compare.
+    fn tables(&self) -> Result<Tables> {
+        let mut tables: Tables = serde_json::from_value(self.ask(&["docs-json"])?)
+            .map_err(|e| Error::Program(format!("its tables do not read: {e}")))?;
+        tables.matrix = matrix::read(&self.root, &|paths| {
+            let list = self.root.join("target/fixtures.txt");
+            fs::write(&list, paths.join("\n")).map_err(|cause| Error::Io { path: list.clone(), cause })?;
+            serde_json::from_value(self.ask(&["docs-json", "--models", &list.to_string_lossy()])?)
+                .map_err(|e| Error::Program(format!("what it says of models does not read: {e}")))
+        })?;
+        Ok(tables)
+    }
 }

@@ -1,7 +1,7 @@
 //! The generated pages: one row of [`PAGES`] each.
 
-use super::Language;
 use super::tables::Tables;
+use super::{Language, matrix_page};
 use std::fmt::Write;
 
 /// A page: the name of its file and how it is laid out.
@@ -14,16 +14,17 @@ pub(super) const PAGES: &[Page] = &[
     Page { name: "settings", render: settings },
     Page { name: "commands", render: commands },
     Page { name: "formats", render: formats },
+    Page { name: "models", render: matrix_page::page },
 ];
 
 /// A page under construction. Writing to a `String` cannot fail.
-struct Paper {
-    text: String,
-    language: Language,
+pub(super) struct Paper {
+    pub(super) text: String,
+    pub(super) language: Language,
 }
 
 impl Paper {
-    fn new(language: Language, en: &'static str, ja: &'static str) -> Paper {
+    pub(super) fn new(language: Language, en: &'static str, ja: &'static str) -> Paper {
         let note = language.pick(
             "<!-- Made by `cargo xtask docs` from the program's tables; edit those. -->",
             "<!-- プログラムの表から `cargo xtask docs` が生成。編集は表の側で。 -->",
@@ -31,27 +32,39 @@ impl Paper {
         Paper { text: format!("{note}\n# {}\n", language.pick(en, ja)), language }
     }
 
-    fn heading(&mut self, text: &str) {
+    pub(super) fn heading(&mut self, text: &str) {
         let _ = writeln!(self.text, "\n## {text}\n");
     }
 
-    fn paragraph(&mut self, en: &'static str, ja: &'static str) {
-        let _ = writeln!(self.text, "\n{}", self.language.pick(en, ja));
+    /// A heading in both languages.
+    pub(super) fn heading_of(&mut self, en: &'static str, ja: &'static str) {
+        self.heading(self.language.pick(en, ja));
+    }
+
+    pub(super) fn paragraph(&mut self, en: &'static str, ja: &'static str) {
+        // A heading has left a blank line already.
+        let gap = if self.text.ends_with("\n\n") { "" } else { "\n" };
+        let _ = writeln!(self.text, "{gap}{}", self.language.pick(en, ja));
     }
 
     /// The head of a table.
-    fn columns(&mut self, names: &[(&'static str, &'static str)]) {
-        let names: Vec<&str> = names.iter().map(|(en, ja)| self.language.pick(en, ja)).collect();
+    pub(super) fn columns(&mut self, names: &[(&'static str, &'static str)]) {
+        let names: Vec<String> = names.iter().map(|(en, ja)| self.language.pick(en, ja).to_owned()).collect();
+        self.head(&names);
+    }
+
+    /// The head of a table whose columns are not the same everywhere.
+    pub(super) fn head(&mut self, names: &[String]) {
         let _ = writeln!(self.text, "| {} |\n|{}", names.join(" | "), "---|".repeat(names.len()));
     }
 
-    fn row(&mut self, cells: &[String]) {
+    pub(super) fn row(&mut self, cells: &[String]) {
         // A bar inside a cell would end it, inside code as well.
         let cells: Vec<String> = cells.iter().map(|c| c.replace('|', "\\|")).collect();
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
     }
 
-    fn own(&self, en: &str, ja: &str) -> String {
+    pub(super) fn own(&self, en: &str, ja: &str) -> String {
         match self.language {
             Language::English => en.to_owned(),
             Language::Japanese => ja.to_owned(),
@@ -59,7 +72,7 @@ impl Paper {
     }
 }
 
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("`{text}`") }
 }
 
@@ -140,9 +153,11 @@ fn formats(tables: &Tables, language: Language) -> String {
     let mut p = Paper::new(language, "Models that are read", "読み込めるモデル");
     p.paragraph(
         "A model needs a file format, a family, tensor types and a tokenizer that the program knows; what it does not know it \
-         refuses by name. The format is told by the content of the file, not by its name.",
+         refuses by name. The format is told by the content of the file, not by its name. What is compared with other software \
+         is in the [support matrix](models.md).",
         "モデルは、ファイル形式・系列・テンソル型・トークナイザーのすべてにプログラムが対応している必要があり、未対応のものは\
-         名前を挙げて拒否します。形式はファイル名ではなく内容で判定します。",
+         名前を挙げて拒否します。形式はファイル名ではなく内容で判定します。他のソフトウェアと比較済みの範囲は[対応表](models.md)に\
+         あります。",
     );
     p.heading(language.pick("Families", "系列"));
     p.columns(&[("`general.architecture`", "`general.architecture`"), ("Models", "モデル")]);

@@ -1,5 +1,6 @@
 //! What `rustorch-cli docs-json` says.
 
+use super::matrix::Matrix;
 use serde::Deserialize;
 
 /// All tables.
@@ -15,7 +16,22 @@ pub(super) struct Tables {
     pub(super) backends: Vec<Backend>,
     pub(super) families: Vec<Family>,
     pub(super) dtypes: Vec<String>,
+    /// The types that can be made from floats.
+    pub(super) written: Vec<String>,
     pub(super) templates: Vec<String>,
+    /// Not the program's: what tests compare.
+    #[serde(skip)]
+    pub(super) matrix: Matrix,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Backend {
+    pub(super) name: String,
+    pub(super) is_built: bool,
+    pub(super) needs_en: String,
+    pub(super) needs_ja: String,
+    /// The quantized types that it multiplies in a layout of its own.
+    pub(super) own_forms: Vec<String>,
 }
 
 /// A heading under which settings stand.
@@ -75,14 +91,6 @@ pub(super) struct SlashCommand {
     pub(super) effect_en: String,
     pub(super) effect_ja: String,
     pub(super) example: String,
-}
-
-/// Something that computes.
-#[derive(Debug, Deserialize)]
-pub(super) struct Backend {
-    pub(super) name: String,
-    /// Whether the program has it.
-    pub(super) is_built: bool,
 }
 
 /// A family of models.

@@ -1,6 +1,6 @@
 //! Logits of every family at every position against transformers (and llama.cpp where the two mean different things).
 
-use crate::fixtures::{find_or_skip, floats, ids, json, max_difference, npy};
+use crate::fixtures::{entries, find_or_skip, floats, ids, json, max_difference, npy};
 use crate::running::{all_logits, best, greedy, load, load_for, nll};
 use compute::Precision;
 
@@ -39,49 +39,12 @@ fn check(name: &str, kept: bool) {
     }
 }
 
+/// Every family whose fixture the repository holds.
 #[test]
-fn llama() {
-    check("llama", true);
-}
-
-#[test]
-fn mistral() {
-    check("mistral", true);
-}
-
-#[test]
-fn mixtral() {
-    check("mixtral", true);
-}
-
-#[test]
-fn qwen2() {
-    check("qwen2", true);
-}
-
-#[test]
-fn qwen3() {
-    check("qwen3", true);
-}
-
-#[test]
-fn qwen3_moe() {
-    check("qwen3_moe", true);
-}
-
-#[test]
-fn gemma2() {
-    check("gemma2", true);
-}
-
-#[test]
-fn gemma3() {
-    check("gemma3", true);
-}
-
-#[test]
-fn phi3() {
-    check("phi3", true);
+fn every_kept_family() {
+    let names = entries("archs");
+    names.iter().for_each(|name| check(name, true));
+    assert!(names.len() >= 9, "{names:?}");
 }
 
 /// The file carries no window; one that does gets what transformers computes with it.
@@ -125,23 +88,8 @@ fn phi3_in_a_short_context() {
 }
 
 #[test]
-fn granite() {
-    check("granite", false);
-}
-
-#[test]
-fn gpt2() {
-    check("gpt2", false);
-}
-
-#[test]
-fn olmo2() {
-    check("olmo2", false);
-}
-
-#[test]
-fn smollm3() {
-    check("smollm3", false);
+fn other_families() {
+    ["granite", "gpt2", "olmo2", "smollm3"].iter().for_each(|name| check(name, false));
 }
 
 /// A trained model: what it says is what people would see.

@@ -1,7 +1,7 @@
 //! Models in Hugging Face's convention: logits of every family against transformers, the same weights in both conventions,
 //! and what a changed `config.json` or tensor gets for an answer.
 
-use crate::fixtures::{find_or_skip, floats, ids, json, max_difference, npy};
+use crate::fixtures::{entries, find_all, find_or_skip, floats, ids, json, max_difference, npy};
 use crate::running::{all_logits, batch, device, greedy, load, load_for, nll};
 use checkpoint::{Checkpoint, OpenOptions};
 use compute::{KvType, Precision};
@@ -38,11 +38,13 @@ fn check(name: &str, kept: bool) {
     println!("{name}: logits differ by {difference:.2e}, of the short prompt by {short:.2e} (bound {bound:.2e})");
 }
 
+/// Every family of which the repository holds a folder.
 #[test]
-fn kept_families() {
-    for name in ["llama", "qwen3_moe", "gemma3", "phi3"] {
-        check(name, true);
-    }
+fn every_kept_family() {
+    let names = entries("archs");
+    let folders = names.iter().filter(|name| find_all(&format!("archs/{name}/hf")).next().is_some());
+    let n_seen = folders.inspect(|name| check(name, true)).count();
+    assert!(n_seen >= 4 || names.is_empty(), "{n_seen} folders");
 }
 
 #[test]
@@ -221,6 +223,46 @@ fn refusals_name_the_key_of_the_file() {
         copy.change(|config| drop(config.insert(key.to_owned(), value.clone())));
         let error = copy.read().expect_err(key);
         assert!(error.contains(expected), "{key} {value}: {error}");
+    }
+}
+
+/// A change as RFC 7396 defines it: objects are merged, null removes, anything else takes the place.
+fn merge(target: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else { return *target = patch.clone() };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let object = target.as_object_mut().unwrap();
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(object.remove(key)),
+            value => merge(object.entry(key.clone()).or_insert(Value::Null), value),
+        }
+    }
+}
+
+/// Everything that the support matrix says is refused is refused, with those words.
+#[test]
+fn refused() {
+    let Some(rows) = find_or_skip("refused.json", true) else { return };
+    for row in json(&rows).as_array().unwrap() {
+        let Some(copy) = Copy::of(row["model"].as_str().unwrap()) else { continue };
+        copy.change(|config| {
+            let mut changed = Value::Object(std::mem::take(config));
+            merge(&mut changed, &row["config"]);
+            *config = changed.as_object().unwrap().clone();
+        });
+        let load = || -> Result<Decoder, String> {
+            let checkpoint = Checkpoint::open(&copy.0, &OpenOptions::default()).map_err(|e| e.to_string())?;
+            let mut all = |_| ControlFlow::Continue(());
+            Decoder::load(&checkpoint, device(Precision::F32), &LoadOptions::default(), &mut all)
+                .map_err(|e| e.to_string())
+        };
+        let expected = row["error"].as_str().unwrap();
+        match load() {
+            Ok(_) => panic!("{}: loads", row["en"]),
+            Err(error) => assert!(error.contains(expected), "{}: {error}", row["en"]),
+        }
     }
 }
 

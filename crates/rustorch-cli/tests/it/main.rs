@@ -7,6 +7,7 @@ mod answers;
 mod arguments;
 mod convert;
 mod demo;
+mod families;
 mod imatrix;
 mod integrity;
 mod plan;

@@ -4,6 +4,7 @@
 
 mod fixtures;
 mod hugging_face;
+mod mutations;
 mod speed;
 mod templates;
 mod tokenizers;

@@ -31,7 +31,7 @@ pub(super) fn copy(checkpoint: &Checkpoint, target: &Path) -> Result<()> {
         if to.exists() || !from.is_file() {
             continue;
         }
-        let fail = |error: &dyn std::error::Error| {
+        let fail = |error: &crate::exit::Cause| {
             Failure::new(Exit::Runtime, cannot_copy(paths::display(&from))).because_of(error)
         };
         let bytes = match checkpoint.sidecar(&name).map_err(|error| fail(&error))? {

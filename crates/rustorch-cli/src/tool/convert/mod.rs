@@ -192,7 +192,7 @@ impl Task<'_> {
         paths::display(self.checkpoint.path())
     }
 
-    fn failed(&self, error: &dyn std::error::Error) -> Failure {
+    fn failed(&self, error: &crate::exit::Cause) -> Failure {
         Failure::new(Exit::Model, convert_failed(self.source())).because_of(error)
     }
 
@@ -354,7 +354,7 @@ impl Task<'_> {
     }
 
     fn check_written(&self, export: &Export, path: &Path) -> Result<()> {
-        let fail = |error: &dyn std::error::Error| self.failed(error);
+        let fail = |error: &crate::exit::Cause| self.failed(error);
         let written = Checkpoint::open(path, &OpenOptions::default()).map_err(|error| fail(&error))?;
         let hyper = model::HyperParams::read(&written).map_err(|error| fail(&error))?;
         export.check(&hyper).map_err(|error| fail(&error))?;

@@ -1,0 +1,8 @@
+//! A safetensors file of any bytes beside a good configuration.
+#![no_main]
+
+#[path = "../exercise.rs"]
+#[allow(dead_code, reason = "each target uses one entry point")]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| exercise::safetensors(data));
