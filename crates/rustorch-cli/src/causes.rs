@@ -114,7 +114,12 @@ fn of_model(error: &model::Error) -> Option<String> {
     };
     Some(match error {
         E::UnknownArchitecture { name, nearest, supported, lacking } => {
-            format!("アーキテクチャ {name:?} には未対応です。{}対応: {}", near(nearest), supported.join("、"))
+            format!(
+                "アーキテクチャ {name:?} には未対応です{}。{}対応: {}",
+                lacks(lacking),
+                near(nearest),
+                supported.join("、")
+            )
         }
         E::UnknownModelType { name, nearest, supported, lacking } => {
             format!(

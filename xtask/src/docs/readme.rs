@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
-        let backend = |name: &str, is_built| Backend { name: name.into(), is_built };
+        let backend = |name: &str, is_built| Backend { name: name.into(), is_built, ..Backend::default() };
         let tables = Tables {
             formats: vec!["gguf".into()],
             backends: vec![backend("cpu", true), backend("cuda", false)],
