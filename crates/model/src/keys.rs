@@ -114,7 +114,7 @@ impl<'a> Keys<'a> {
         let full = self.full(key);
         let Some(Value::Array(array)) = self.metadata.get(&full) else { return Ok(None) };
         // As some configurations say that there is none.
-        if array.len() == 0 && self.convention == Convention::HuggingFace {
+        if array.is_empty() && self.convention == Convention::HuggingFace {
             return Ok(None);
         }
         self.check_len(key, array.len(), n_layers)?;

@@ -149,7 +149,11 @@ mod tests {
         let threads = Some(2);
         let conversion = Conversion { from: DType::F32, to: DType::Q4_0, shape, threads, importance: &importance };
         let mut out = Vec::new();
-        conversion.run(&read, &mut |bytes| Ok::<(), Error>(out.extend(bytes))).unwrap();
+        let mut write = |bytes: Vec<u8>| {
+            out.extend(bytes);
+            Ok::<(), Error>(())
+        };
+        conversion.run(&read, &mut write).unwrap();
         assert!(out == expected);
     }
 }

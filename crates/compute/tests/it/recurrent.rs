@@ -43,13 +43,14 @@ fn cache(device: &CpuDevice, state_len: usize) -> KvCache {
     device.kv_cache(&KvSpec { layers: vec![none; 2], n_blocks: 4, dtype: KvType::F16, states }).unwrap()
 }
 
+/// An operation on rows of `x`.
+type Run<'a> = &'a mut dyn FnMut(&[f32], &Rows) -> compute::Result<Vec<f32>>;
+
+/// An operation on rows of `x` with a cache.
+type RunWith<'a> = &'a mut dyn FnMut(&mut KvCache, &[f32], &Rows) -> compute::Result<Vec<f32>>;
+
 /// Runs one pass; `run` is the operation. Gives the result of each row with its sequence and position.
-fn pass(
-    pasts: &mut Vec<Past>,
-    parts: &[Part],
-    seed: u64,
-    run: &mut dyn FnMut(&[f32], &Rows) -> compute::Result<Vec<f32>>,
-) -> Vec<(usize, usize, Vec<f32>)> {
+fn pass(pasts: &mut Vec<Past>, parts: &[Part], seed: u64, run: Run<'_>) -> Vec<(usize, usize, Vec<f32>)> {
     let mut rows = Rows::default();
     let (mut x, mut places) = (Vec::new(), Vec::new());
     for (i, part) in parts.iter().enumerate() {
@@ -74,12 +75,7 @@ fn pass(
 }
 
 /// All passes, then two branches that begin with what was saved.
-fn check(
-    device: &CpuDevice,
-    state_len: usize,
-    run: &mut dyn FnMut(&mut KvCache, &[f32], &Rows) -> compute::Result<Vec<f32>>,
-    expected: &dyn Fn(&[Vec<f32>]) -> Vec<f64>,
-) {
+fn check(device: &CpuDevice, state_len: usize, run: RunWith<'_>, expected: &dyn Fn(&[Vec<f32>]) -> Vec<f64>) {
     let mut cache = cache(device, state_len);
     let mut pasts: Vec<Past> = Vec::new();
     let compare = |pasts: &[Past], results: Vec<(usize, usize, Vec<f32>)>, what: &str| {

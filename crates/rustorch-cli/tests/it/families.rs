@@ -23,7 +23,7 @@ fn renamed_folder(home: &Home) -> std::path::PathBuf {
         std::fs::copy(from.join(&name), to.join(&name)).unwrap();
     }
     let config = std::fs::read_to_string(to.join("config.json")).unwrap();
-    let changed = config.replace("\"llama\"", "\"lamma\"");
+    let changed = config.replace("\"llama\"", "\"llamb\"");
     assert_ne!(config, changed);
     std::fs::write(to.join("config.json"), changed).unwrap();
     to
@@ -44,8 +44,8 @@ fn renamed_file(home: &Home) -> std::path::PathBuf {
         let header = [8u32.to_le_bytes().as_slice(), &5u64.to_le_bytes()].concat();
         [b"general.architecture".as_slice(), &header, name.as_bytes()].concat()
     };
-    assert_eq!(replace(&mut bytes, &value("llama"), &value("lamma")), 1);
-    assert!(replace(&mut bytes, b"llama.", b"lamma.") > 5);
+    assert_eq!(replace(&mut bytes, &value("llama"), &value("llamb")), 1);
+    assert!(replace(&mut bytes, b"llama.", b"llamb.") > 5);
     let to = home.path().join("file.gguf");
     std::fs::write(&to, bytes).unwrap();
     to
@@ -56,8 +56,8 @@ fn an_unknown_family_ends_with_exit_3_and_says_what_to_do() {
     let home = Home::new();
     for model in [renamed_folder(&home), renamed_file(&home)] {
         for (language, expected) in [
-            ("en", ["lamma", "is not supported", "close to it is llama", "--arch FILE"]),
-            ("ja", ["lamma", "には未対応です", "近い名前: llama", "--arch FILE"]),
+            ("en", ["llamb", "is not supported", "close to it is llama", "--arch FILE"]),
+            ("ja", ["llamb", "には未対応です", "近い名前: llama", "--arch FILE"]),
         ] {
             let arguments = ["--model", model.to_str().unwrap(), "-p", "a", "--raw", "--language", language];
             let ran = home.run(&arguments).ends_with(3);
@@ -70,7 +70,7 @@ fn an_unknown_family_ends_with_exit_3_and_says_what_to_do() {
 #[test]
 fn a_description_makes_a_family_known() {
     let home = Home::new();
-    let arch = home.file("arch.toml", "name = \"lamma\"\nbase = \"llama\"\nmodel_types = [\"lamma\"]\n");
+    let arch = home.file("arch.toml", "name = \"llamb\"\nbase = \"llama\"\nmodel_types = [\"llamb\"]\n");
     let with = ["--arch", arch.to_str().unwrap()];
     let folder = fixture("archs/llama/hf").unwrap();
     assert_eq!(continued(&home, &renamed_folder(&home), &with), continued(&home, &folder, &[]));

@@ -347,7 +347,8 @@ fn templates_are_found_beside_the_weights() {
     }
     let folder = ("additional_chat_templates/tool_use.jinja", b"f".as_slice());
     let other = ("chat_templates/rag.jinja", b"r".as_slice());
-    let rows: [(&[(&str, &[u8])], &[(&str, &str)]); 4] = [
+    type Named<'a> = (&'a [(&'a str, &'a [u8])], &'a [(&'a str, &'a str)]);
+    let rows: [Named<'_>; 4] = [
         (&[("tokenizer_config.json", config)], &[]),
         (&[("tokenizer_config.json", named)], &[("default", "d"), ("tool_use", "t")]),
         (&[("tokenizer_config.json", named), folder, other], &[("default", "d"), ("rag", "r"), ("tool_use", "f")]),
