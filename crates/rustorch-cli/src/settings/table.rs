@@ -31,7 +31,7 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "",
         group: Group::Model,
         daily: true,
-        en: "model: a file or folder, a name that `models` lists, or demo (in the program)",
+        en: "model: a file or folder, a name that `models` lists, or demo (built in)",
         ja: "モデル: GGUF ファイル、Hugging Face・PyTorch のフォルダ、`models` が示す名前、または内蔵モデルの demo",
     },
     Row {
