@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     running: Vec<Sequence>,
     waiting: VecDeque<Sequence>,
     benches: VecDeque<(BenchRequest, Reply<BenchTimings>)>,
-    /// They wait until nothing runs.
+    /// They wait until nothing runs and nothing waits.
     changes: VecDeque<(AdapterChange, Reply<Vec<AdapterInfo>>)>,
     /// Finished, but their readers have not taken everything.
     lingering: Vec<Outbox>,
