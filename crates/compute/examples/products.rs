@@ -1,7 +1,8 @@
-//! Times matrix products: `products [threads] [isa] [type …]`. One column shows memory speed, 512 columns arithmetic.
+//! Times matrix products: `products [threads] [isa] [type …]`. One column shows memory speed, 512 columns arithmetic. Of a few
+//! columns also the product of the head, whose input is rounded to two planes.
 
 use compute::{
-    Device, Epilogue, Precision, Projection, WeightUse,
+    Device, Epilogue, Logits, Precision, Projection, WeightUse,
     cpu::{CpuDevice, CpuOptions, Isa},
 };
 use std::{error::Error, io::Write, time::Instant};
@@ -63,25 +64,34 @@ fn measure(device: &CpuDevice, dtype: DType, out: &mut impl Write) -> Result<(),
         upload = upload.min(seconds() - start);
     }
     write!(out, "{dtype:6} upload {:5.2} GB/s", file_bytes / upload / 1e9)?;
-    for n in [1, 2, 4, 8, 16, 512] {
+    for (n, is_head) in
+        [1, 2, 3, 4, 6, 8, 12, 16, 32, 512].map(|n| (n, false)).into_iter().chain([1, 4, 8, 16].map(|n| (n, true)))
+    {
         let mut x = device.alloc(n * N_IN)?;
         device.write(&values[..n * N_IN], &mut x)?;
         let mut y = device.alloc(n * N_OUT)?;
+        let rows: Vec<u32> = (0..n as u32).collect();
         let plain = Epilogue { norm: None, scale: 1.0, residual: None };
         let mut best = f64::MAX;
-        for _ in 0..if n > 16 { 3 } else { 20 } {
+        for _ in 0..if n > 32 { 3 } else { 20 } {
             for weight in &weights {
                 let start = seconds();
-                device.linear(&x, n, None, weight, plain, &mut y)?;
+                if is_head {
+                    device.logits(
+                        &x,
+                        &rows,
+                        &Logits { norm: None, head: weight, scale: 1.0, softcap: None },
+                        &mut y,
+                    )?;
+                } else {
+                    device.linear(&x, n, None, weight, plain, &mut y)?;
+                }
                 best = best.min(seconds() - start);
             }
         }
         let gops = 2.0 * (N_OUT * N_IN * n) as f64 / best / 1e9;
-        if n <= 4 {
-            write!(out, " | n={n} {:5.1} GB/s", file_bytes / best / 1e9)?;
-        } else {
-            write!(out, " | n={n} {gops:6.1} GOP/s")?;
-        }
+        let name = if is_head { "head" } else { "n" };
+        write!(out, " | {name}={n} {:5.2} ms {:4.1} GB/s {gops:5.1} GOP/s", best * 1e3, file_bytes / best / 1e9)?;
     }
     writeln!(out)?;
     Ok(())

@@ -4,15 +4,18 @@
 //! of several. Where rounding costs most, a second plane holds what it left, so that the pair has about 15 bits; a plane is
 //! then a column of its own whose result is added to its partner's. [`Rounding`] says what is done when.
 //!
-//! Columns lie in blocks of 16, 8, 4, 2 or 1. A block of `C` columns is a sequence of records, one per group, of
-//! `C · 64` bytes: the levels of the columns (`C · 32` bytes), then [`Aux`] arrays of `C` 4-byte values each.
+//! Columns lie in blocks: few of them in one, many in blocks of 16 and one with what is left. A block of `C` columns is a
+//! sequence of records, one per group, of `C · 64` bytes: the levels of the columns (`C · 32` bytes), then [`Aux`] arrays of
+//! `C` 4-byte values each. The two planes of a row are columns of one block, side by side.
 //!
 //! What belongs here: that layout and the rounding. What does not: products.
 
 /// Elements that share a scale.
 pub(crate) const GROUP: usize = 32;
-/// Columns of the widest block.
+/// Columns of a block where there are many.
 pub(crate) const MAX_BLOCK: usize = 16;
+/// Up to this many columns are one block: weights are read once for all of them.
+pub(crate) const FEW_COLUMNS: usize = 16;
 /// Bytes of a column's share of a record.
 const RECORD: usize = 64;
 /// Up to this many columns get a second plane where rounding costs most: decoding, batches and the short prompts of a chat.
@@ -57,7 +60,11 @@ impl Rounding {
     }
 }
 
-/// Index of an array behind the levels of a record.
+/// Where sums of integers begin: 1.5 · 2^23 as the bits of a float, and as a float. Adding integers to the bits of such a
+/// float adds them to its value, so a sum that begins there needs no conversion.
+pub(crate) const BEGINNING: (i32, f32) = (0x4b40_0000, 12_582_912.0);
+
+/// Index of an array behind the levels of a record. Start values are counted from [`BEGINNING`].
 pub(crate) struct Aux;
 
 impl Aux {
@@ -75,6 +82,13 @@ impl Aux {
     pub(crate) const START_4: usize = 6;
 }
 
+/// How many rows are computed for `n`: those beyond eights fill a pass over the weights of 1, 2, 4 or 8 rows. Two passes for 3 or
+/// for 5 to 7 of them would take longer than one with rows that nobody wants.
+pub(crate) fn padded(n: usize) -> usize {
+    const OF_REST: [usize; 8] = [0, 1, 2, 4, 4, 8, 8, 8];
+    n / 8 * 8 + OF_REST[n % 8]
+}
+
 /// Bytes of `n` columns (planes counted) of `len` elements.
 pub(crate) fn bytes(n: usize, len: usize) -> Option<usize> {
     n.checked_mul(len / GROUP)?.checked_mul(RECORD)
@@ -82,8 +96,12 @@ pub(crate) fn bytes(n: usize, len: usize) -> Option<usize> {
 
 /// Width of the block that starts at column `first` of `n`.
 pub(crate) fn block_width(first: usize, n: usize) -> usize {
-    let left = n - first;
-    if left >= MAX_BLOCK { MAX_BLOCK } else { 1 << left.ilog2() }
+    if n <= FEW_COLUMNS { n } else { MAX_BLOCK.min(n - first) }
+}
+
+/// How many blocks `n` columns have; all but the last are of [`MAX_BLOCK`].
+pub(crate) fn n_blocks(n: usize) -> usize {
+    if n <= FEW_COLUMNS { n.min(1) } else { n.div_ceil(MAX_BLOCK) }
 }
 
 /// Where the records of the block at column `first` begin, in bytes, for columns of `len` elements.
@@ -120,17 +138,18 @@ impl Slot {
         };
         aux(Aux::SCALE, scale.to_ne_bytes());
         aux(Aux::SUM, (scale * (first + last) as f32).to_ne_bytes());
-        aux(Aux::START_8, (-8 * (first + last)).to_ne_bytes());
-        aux(Aux::START_128, (-128 * (first + last)).to_ne_bytes());
-        aux(Aux::START_32, (-32 * first).to_ne_bytes());
-        aux(Aux::START_32 + 1, (-32 * last).to_ne_bytes());
-        aux(Aux::START_4, (-4 * first).to_ne_bytes());
-        aux(Aux::START_4 + 1, (-4 * last).to_ne_bytes());
+        let start = |start: i32| (BEGINNING.0 + start).to_ne_bytes();
+        aux(Aux::START_8, start(-8 * (first + last)));
+        aux(Aux::START_128, start(-128 * (first + last)));
+        aux(Aux::START_32, start(-32 * first));
+        aux(Aux::START_32 + 1, start(-32 * last));
+        aux(Aux::START_4, start(-4 * first));
+        aux(Aux::START_4 + 1, start(-4 * last));
     }
 }
 
-/// 1.5 · 2^23: adding it rounds to an integer, kept in the low bits.
-const ROUND: f32 = 12_582_912.0;
+/// Adding it rounds to an integer, kept in the low bits.
+const ROUND: f32 = BEGINNING.1;
 
 /// The squares of what rounding at `inverse` leaves, in levels.
 #[inline(always)]

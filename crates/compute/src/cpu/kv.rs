@@ -17,7 +17,7 @@ use super::{
     states,
 };
 use crate::{KV_BLOCK, KvCache, KvLayer, KvSpec, KvType, Precision, Result};
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 use std::ops::Range;
 
 /// Up to this many queries are multiplied with the cache as it is; for more a block is widened to `f32` first.
@@ -435,7 +435,14 @@ unsafe fn put(writer: &Writer<'_>, first: usize, place: &Place, values: &[f32]) 
         Writer::F16(to) => {
             // SAFETY: by this function's contract.
             let to = unsafe { to.range(range) };
-            to[start..].iter_mut().step_by(step).zip(values).for_each(|(t, v)| *t = f16::from_f32(*v).to_bits());
+            // Many at a time: for one alone the instruction is not used.
+            let mut halves = [f16::ZERO; KV_BLOCK];
+            for (i, values) in values.chunks(KV_BLOCK).enumerate() {
+                let halves = &mut halves[..values.len()];
+                halves.convert_from_f32_slice(values);
+                let to = to[start + i * KV_BLOCK * step..].iter_mut().step_by(step);
+                to.zip(&*halves).for_each(|(to, half)| *to = half.to_bits());
+            }
         }
         Writer::Q8_0 { levels, scales } => {
             // SAFETY: by this function's contract; the head's scales lie as its levels do, 32 times denser.

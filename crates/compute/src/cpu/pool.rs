@@ -4,6 +4,9 @@
 //! comes late finds the region closed and is not waited for, so a thread that the system has put aside for a neighbour
 //! costs its share of the work and not a stall. Which thread runs a chunk never changes what the chunk computes.
 //!
+//! Each thread begins with chunks that follow one another, so that what it reads ahead is its own; who has none left takes
+//! half of what another still has (Blumofe & Leiserson 1999 call that stealing).
+//!
 //! What belongs here: threads, waiting, handing out, panics. What does not: what a chunk does.
 
 use std::{
@@ -32,8 +35,9 @@ type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 struct Shared {
     gate: AtomicU64,
     /// Only read between passing the open gate and leaving it.
-    job: UnsafeCell<Option<(*const Job<'static>, usize)>>,
-    next: AtomicUsize,
+    job: UnsafeCell<Option<*const Job<'static>>>,
+    /// Chunks that each thread still has.
+    left: Vec<Chunks>,
     stop: AtomicBool,
     parked: AtomicUsize,
     lock: Mutex<()>,
@@ -49,6 +53,42 @@ unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
 
+/// Chunks that a thread still has: the first in the high half, the end in the low one. A chunk is in one such range at a time
+/// and in none after it was taken, so a value never comes back during a region and can be exchanged safely.
+#[repr(align(64))] // threads write to theirs all the time
+#[derive(Default)]
+struct Chunks(AtomicU64);
+
+impl Chunks {
+    fn unpack(value: u64) -> (u64, u64) {
+        (value >> 32, value & u64::from(u32::MAX))
+    }
+
+    fn set(&self, first: u64, end: u64) {
+        self.0.store(first << 32 | end, Relaxed);
+    }
+
+    /// Takes the first chunk.
+    fn take(&self) -> Option<u64> {
+        let next = |value| {
+            let (first, end) = Self::unpack(value);
+            (first < end).then_some((first + 1) << 32 | end)
+        };
+        self.0.fetch_update(Relaxed, Relaxed, next).ok().map(|value| Self::unpack(value).0)
+    }
+
+    /// Takes the last half.
+    fn steal(&self) -> Option<(u64, u64)> {
+        let middle = |(first, end): (u64, u64)| first + (end - first) / 2;
+        let rest = |value| {
+            let (first, end) = Self::unpack(value);
+            (first < end).then(|| first << 32 | middle((first, end)))
+        };
+        let had = Self::unpack(self.0.fetch_update(Relaxed, Relaxed, rest).ok()?);
+        Some((middle(had), had.1))
+    }
+}
+
 /// A fixed number of threads; the thread that calls [`Pool::run`] is one of them.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -61,7 +101,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            left: (0..threads.max(1)).map(|_| Chunks::default()).collect(),
             stop: AtomicBool::new(false),
             parked: AtomicUsize::new(0),
             lock: Mutex::new(()),
@@ -87,7 +127,8 @@ impl Pool {
     /// Runs `job(chunk, thread)` once for every chunk and waits. A panic inside a chunk becomes a panic here, after
     /// all threads have left the region.
     pub(crate) fn run(&mut self, chunks: usize, job: &Job<'_>) {
-        if chunks <= 1 || self.workers.is_empty() {
+        let n_chunks = u32::try_from(chunks).map_or(0, u64::from);
+        if chunks <= 1 || self.workers.is_empty() || n_chunks == 0 {
             (0..chunks).for_each(|chunk| job(chunk, 0));
             return;
         }
@@ -95,9 +136,12 @@ impl Pool {
         let job: *const Job<'_> = job;
         // SAFETY: only the lifetime changes; the pointer is cleared before this function returns or unwinds.
         let erased: *const Job<'static> = unsafe { std::mem::transmute(job) };
-        shared.next.store(0, Relaxed);
+        let n_threads = shared.left.len() as u64;
+        for (thread, left) in (0..).zip(&shared.left) {
+            left.set(n_chunks * thread / n_threads, n_chunks * (thread + 1) / n_threads);
+        }
         // SAFETY: the gate is closed and nobody is inside (`&mut self`, and the last run waited for that).
-        unsafe { *shared.job.get() = Some((erased, chunks)) };
+        unsafe { *shared.job.get() = Some(erased) };
         let region = (shared.gate.load(Relaxed) & !(REGION - 1)).wrapping_add(REGION);
         shared.gate.store(region | OPEN, SeqCst);
         if shared.parked.load(SeqCst) > 0 {
@@ -105,7 +149,7 @@ impl Pool {
             shared.wake.notify_all();
         }
         // SAFETY: `job` outlives this call.
-        shared.chunks(unsafe { &*erased }, chunks, 0);
+        shared.chunks(unsafe { &*erased }, 0);
         shared.gate.fetch_and(!OPEN, SeqCst);
         shared.wait_empty();
         // SAFETY: closed and empty.
@@ -133,19 +177,22 @@ impl Shared {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes chunks until none are left.
-    fn chunks(&self, job: &Job<'_>, chunks: usize, thread: usize) {
+    /// Runs chunks until none are left: the thread's own, then those of the others.
+    fn chunks(&self, job: &Job<'_>, thread: usize) {
+        let own = &self.left[thread];
+        let others = || self.left[thread + 1..].iter().chain(&self.left[..thread]);
         let result = catch_unwind(AssertUnwindSafe(|| {
             loop {
-                let chunk = self.next.fetch_add(1, Relaxed);
-                if chunk >= chunks {
-                    break;
+                while let Some(chunk) = own.take() {
+                    job(chunk as usize, thread);
                 }
-                job(chunk, thread);
+                // Nobody else changes a range without chunks, so what was taken may be put there.
+                let Some((first, end)) = others().find_map(Chunks::steal) else { break };
+                own.set(first, end);
             }
         }));
         if let Err(payload) = result {
-            self.next.store(chunks, Relaxed); // nobody needs to start another chunk
+            self.left.iter().for_each(|left| left.set(0, 0)); // nobody needs to start another chunk
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
     }
@@ -155,9 +202,9 @@ impl Shared {
         while let Some(region) = self.enter(seen) {
             seen = region;
             // SAFETY: inside the gate: the job was stored before it opened and stays until we leave.
-            if let Some((job, chunks)) = unsafe { *self.job.get() } {
+            if let Some(job) = unsafe { *self.job.get() } {
                 // SAFETY: as above.
-                self.chunks(unsafe { &*job }, chunks, thread);
+                self.chunks(unsafe { &*job }, thread);
             }
             let left = self.gate.fetch_sub(1, SeqCst) - 1;
             if left & (OPEN | INSIDE) == 0 && self.owner_parked.load(SeqCst) {

@@ -76,17 +76,27 @@ fn a_row_alone_and_among_others() {
             let (n_out, n_in) = (133, 2560);
             let Some(layer) = Layer::new(&device, dtype, &[n_out, n_in], true, 6) else { continue };
             let x = random(N * n_in, 11);
-            let product = |first: usize, n: usize| {
+            // The head's input is rounded to two planes.
+            let product = |first: usize, n: usize, is_head: bool| {
                 let x = buffer(&device, &x[first * n_in..(first + n) * n_in]);
                 let mut out = device.alloc(n * n_out).unwrap();
-                let plain = Epilogue { norm: None, scale: 1.0, residual: None };
-                device.linear(&x, n, None, &layer.projection, plain, &mut out).unwrap();
+                if is_head {
+                    let rows: Vec<u32> = (0..n as u32).collect();
+                    let args = Logits { norm: None, head: &layer.projection, scale: 1.0, softcap: None };
+                    device.logits(&x, &rows, &args, &mut out).unwrap();
+                } else {
+                    let plain = Epilogue { norm: None, scale: 1.0, residual: None };
+                    device.linear(&x, n, None, &layer.projection, plain, &mut out).unwrap();
+                }
                 read(&device, &out)
             };
-            let all = product(0, N);
-            for (first, n) in [(0, 1), (3, 2), (5, 4), (9, 7), (16, 16), (36, 1)] {
-                let same = product(first, n) == all[first * n_out..(first + n) * n_out];
-                assert!(same, "{} {dtype}: {n} rows from {first}", name(&device));
+            for is_head in [false, true] {
+                let all = product(0, N, is_head);
+                for (first, n) in [(0, 1), (3, 2), (1, 3), (5, 4), (9, 7), (2, 8), (4, 11), (16, 16), (7, 21), (36, 1)]
+                {
+                    let same = product(first, n, is_head) == all[first * n_out..(first + n) * n_out];
+                    assert!(same, "{} {dtype}: {n} rows from {first}, head: {is_head}", name(&device));
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Projection, Result,
     cpu::{
-        columns::{self, GROUP, Input, MAX_BLOCK, Rounding, Slot},
+        columns::{self, FEW_COLUMNS, GROUP, Input, MAX_BLOCK, Rounding, Slot},
         memory::{Scratch, SharedMut},
         packed::{Packed, TILE},
         simd::{HalfRows, Kernels, LANES, PackedRows, PackedTiles, Tile},
@@ -54,12 +54,33 @@ struct Entry {
     columns: usize,
 }
 
-/// Columns to round.
+/// Columns to round: blocks, each in pieces of some groups.
 #[derive(Clone, Copy)]
 struct Job {
     product: usize,
-    first_block: usize,
+    first_piece: usize,
+    pieces: Pieces,
+    /// Byte where the columns begin.
     columns: usize,
+}
+
+/// How a block of columns is shared out to be rounded.
+#[derive(Clone, Copy)]
+struct Pieces {
+    of_block: usize,
+    /// Groups of a piece.
+    groups: usize,
+}
+
+impl Pieces {
+    /// For `n` columns of `n_groups`.
+    fn of(n: usize, n_groups: usize) -> Self {
+        /// Elements that are worth handing out.
+        const WORTH: usize = 8192;
+        let width = columns::block_width(0, n.max(1));
+        let groups = (WORTH / GROUP / width).clamp(1, n_groups.max(1));
+        Self { of_block: n_groups.div_ceil(groups), groups }
+    }
 }
 
 /// One product of a region.
@@ -97,15 +118,15 @@ impl<'a> Product<'a> {
         Rounding::of(self.n, self.input)
     }
 
-    /// Columns of the integer product.
+    /// Columns of the integer product, those that only fill it among them.
     fn n_columns(&self) -> usize {
-        self.n * self.rounding().planes()
+        columns::padded(self.n) * self.rounding().planes()
     }
 
     /// Rows of a chunk.
     fn chunk_rows(&self, team: &Team) -> usize {
         match self.matrix.packed() {
-            Some(_) if self.n_columns() >= MAX_BLOCK && team.kernels.has_packed_rows() => {
+            Some(_) if self.n_columns() > FEW_COLUMNS && team.kernels.has_packed_rows() => {
                 let rows = PackedRows::MAX_TILES * TILE;
                 // Where there are few chunks, smaller ones are easier to share out.
                 if self.matrix.n_rows < 4 * rows * team.threads() { rows / 2 } else { rows }
@@ -120,10 +141,10 @@ impl<'a> Product<'a> {
         let n = self.n_columns();
         match self.matrix.packed() {
             None => self.matrix.row_len.max(WIDE_ROWS * (PANEL + self.n) + LANES * PANEL),
-            Some(_) if n >= MAX_BLOCK && team.kernels.has_packed_rows() => {
-                PackedRows::SCRATCH + n.max(MAX_BLOCK) * PackedRows::MAX_TILES * TILE
+            Some(_) if n > FEW_COLUMNS && team.kernels.has_packed_rows() => {
+                PackedRows::SCRATCH + n * PackedRows::MAX_TILES * TILE
             }
-            Some(_) => WIDE_ROWS.max(NARROW_ROWS) * MAX_BLOCK,
+            Some(_) => WIDE_ROWS.max(NARROW_ROWS) * FEW_COLUMNS,
         }
     }
 }
@@ -182,7 +203,7 @@ pub(crate) fn plain_products<'a>(
     let ProductScratch { entries, jobs, columns, .. } = scratch;
     entries.clear();
     jobs.clear();
-    let (mut n_chunks, mut n_blocks, mut n_bytes, mut n_floats) = (0, 0, 0, 0);
+    let (mut n_chunks, mut n_pieces, mut n_bytes, mut n_floats) = (0, 0, 0, 0);
     for i in 0..count {
         let p = product(i);
         p.matrix.watch(p.x, p.n);
@@ -196,9 +217,10 @@ pub(crate) fn plain_products<'a>(
             let last = last.filter(|(_, other)| std::ptr::eq(other.x, p.x) && other.rounding() == p.rounding());
             entry.columns = last.as_ref().map_or(n_bytes, |(job, _)| job.columns);
             if last.is_none() {
-                jobs.push(Job { product: i, first_block: n_blocks, columns: n_bytes });
                 let n = p.n_columns();
-                n_blocks += n / MAX_BLOCK + (n % MAX_BLOCK).count_ones() as usize;
+                let pieces = Pieces::of(n, p.matrix.row_len / GROUP);
+                jobs.push(Job { product: i, first_piece: n_pieces, pieces, columns: n_bytes });
+                n_pieces += columns::n_blocks(n) * pieces.of_block;
                 let bytes = columns::bytes(n, p.matrix.row_len).and_then(|bytes| bytes.checked_add(n_bytes));
                 n_bytes = bytes.ok_or_else(|| argument("product", "a size that overflows"))?;
             }
@@ -210,9 +232,9 @@ pub(crate) fn plain_products<'a>(
     let columns = columns.take(n_bytes)?;
     {
         let (shared, jobs) = (SharedMut::new(columns), &*jobs);
-        team.run(n_blocks, |block, _| {
-            let job = jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
-            round_block(kernels, &product(job.product), block - job.first_block, shared, job.columns);
+        team.run(n_pieces, |piece, _| {
+            let job = jobs[jobs.partition_point(|job| job.first_piece <= piece) - 1];
+            round_piece(kernels, &product(job.product), &job, piece - job.first_piece, shared);
         });
     }
     let (entries, columns) = (&*entries, &*columns);
@@ -231,23 +253,25 @@ pub(crate) fn plain_products<'a>(
     Ok(())
 }
 
-/// Rounds the columns of block `block` of a product's `x`; its blocks begin at byte `start` of `to`.
-fn round_block(kernels: &Kernels, product: &Product<'_>, block: usize, to: SharedMut<'_, u8>, start: usize) {
+/// Rounds piece `piece` of the columns of a product's `x`.
+fn round_piece(kernels: &Kernels, product: &Product<'_>, job: &Job, piece: usize, to: SharedMut<'_, u8>) {
     let n_in = product.matrix.row_len;
     let rounding = product.rounding();
     let planes = rounding.planes();
-    let n = product.n * planes;
-    let mut first = block.min(n / MAX_BLOCK) * MAX_BLOCK;
-    for _ in n / MAX_BLOCK..block {
-        first += columns::block_width(first, n);
+    let (first, part) = (piece / job.pieces.of_block * MAX_BLOCK, piece % job.pieces.of_block);
+    let width = columns::block_width(first, product.n_columns());
+    let groups = part * job.pieces.groups..((part + 1) * job.pieces.groups).min(n_in / GROUP);
+    let start = job.columns + columns::block_start(first, n_in);
+    let record = columns::record_bytes(width);
+    // SAFETY: each piece belongs to one chunk.
+    let to = unsafe { to.range(start + groups.start * record..start + groups.end * record) };
+    let n_rows = (product.n - first / planes).min(width / planes);
+    if n_rows * planes < width {
+        to.fill(0);
     }
-    let width = columns::block_width(first, n);
-    let start = start + columns::block_start(first, n_in);
-    // SAFETY: each block belongs to one chunk.
-    let to = unsafe { to.range(start..start + columns::block_start(width, n_in)) };
-    for column in (0..width).step_by(planes) {
-        let row = (first + column) / planes;
-        kernels.quantize(&product.x[row * n_in..(row + 1) * n_in], &Slot { column, width }, rounding, to);
+    for (i, x) in product.x.chunks_exact(n_in).skip(first / planes).take(n_rows).enumerate() {
+        let x = &x[groups.start * GROUP..groups.end * GROUP];
+        kernels.quantize(x, &Slot { column: i * planes, width }, rounding, to);
     }
 }
 
@@ -269,24 +293,24 @@ fn integer(
     let tiles = product.matrix.tiles(first / TILE, n_tiles);
     let mut column = 0;
     let n_blocks = n / MAX_BLOCK;
-    if n_blocks > 0 && kernels.has_packed_rows() {
+    if n > FEW_COLUMNS && kernels.has_packed_rows() {
         let (scratch, sums) = local.split_at_mut(PackedRows::SCRATCH);
-        if kernels.packed_rows(PackedRows { form, tiles, tile_bytes, n_groups, columns, n_blocks, scratch, sums }) {
+        let rows = PackedRows { form, tiles, tile_bytes, n_groups, columns, n_blocks, planes, scratch, sums };
+        if kernels.packed_rows(rows) {
             column = n_blocks * MAX_BLOCK;
-            let of_column = n_tiles * TILE;
-            for (c, sums) in sums[..column * of_column].chunks_mut(planes * of_column).enumerate() {
-                let (one, two) = sums.split_at_mut(of_column);
-                one.iter_mut().zip(two).for_each(|(one, two)| *one += *two);
-                store(product, c, first, &one[..n_rows]);
+            let of_row = n_tiles * TILE;
+            for (row, sums) in (0..product.n).zip(sums[..column / planes * of_row].chunks(of_row)) {
+                store(product, row, first, &sums[..n_rows]);
             }
         }
     }
-    // Few columns fit the cache whole: then each tile is read from its beginning to its end.
-    let step = if n < MAX_BLOCK { n_groups } else { GROUPS };
     while column < n {
         let width = columns::block_width(column, n);
+        // Few columns fit the cache whole: then each tile is read from its beginning to its end.
+        let step = if width < MAX_BLOCK || kernels.has_packed_rows() { n_groups } else { GROUPS };
         let block = &columns[columns::block_start(column, n_in)..][..columns::block_start(width, n_in)];
-        let sums = &mut local[..n_tiles * width * TILE];
+        let of_tile = width / planes * TILE;
+        let sums = &mut local[..n_tiles * of_tile];
         for group in (0..n_groups).step_by(step.max(1)) {
             kernels.packed(PackedTiles {
                 form,
@@ -295,16 +319,16 @@ fn integer(
                 groups: group..n_groups.min(group + step),
                 columns: &block[group * columns::record_bytes(width)..],
                 width,
+                planes,
                 sums,
                 accumulate: group > 0,
             });
         }
-        for (tile, sums) in sums.chunks_mut(width * TILE).enumerate() {
+        for (tile, sums) in sums.chunks(of_tile).enumerate() {
             let rows = TILE.min(n_rows - tile * TILE);
-            for (c, sums) in sums.chunks_mut(planes * TILE).enumerate() {
-                let (one, two) = sums.split_at_mut(TILE);
-                one.iter_mut().zip(two).for_each(|(one, two)| *one += *two);
-                store(product, column / planes + c, first + tile * TILE, &one[..rows]);
+            let row = column / planes;
+            for (row, sums) in (row..product.n).zip(sums.chunks(TILE)) {
+                store(product, row, first + tile * TILE, &sums[..rows]);
             }
         }
         column += width;
@@ -371,19 +395,29 @@ fn wide(kernels: &Kernels, product: &Product<'_>, first: usize, n_rows: usize, l
     }
 }
 
-/// Finishes the outputs `first..` of column `c`.
-fn store(product: &Product<'_>, c: usize, first: usize, sums: &[f32]) {
-    let start = c * product.matrix.n_rows + first;
+/// Finishes the outputs `first..` of row `row` of `x`.
+fn store(product: &Product<'_>, row: usize, first: usize, sums: &[f32]) {
+    let start = row * product.matrix.n_rows + first;
     // SAFETY: these rows of this product belong to the calling chunk, and outputs of products do not overlap.
     let out = unsafe { product.out.range(start..start + sums.len()) };
     let bias = product.bias.map(|b| &b[first..first + sums.len()]);
     let residual = product.residual.map(|r| &r[start..start + sums.len()]);
-    for (i, (o, sum)) in out.iter_mut().zip(sums).enumerate() {
-        let y = bias.map_or(*sum, |b| sum + b[i]) * product.scale;
-        *o = match residual {
-            Some(residual) => residual[i] + y,
-            None if product.accumulate => *o + y,
-            None => y,
-        };
+    let scale = product.scale;
+    // The usual cases apart: a branch for each element would keep the compiler from vectorizing.
+    match (bias, residual) {
+        (None, Some(residual)) => {
+            out.iter_mut().zip(sums).zip(residual).for_each(|((o, sum), r)| *o = r + sum * scale);
+        }
+        (None, None) if !product.accumulate => out.iter_mut().zip(sums).for_each(|(o, sum)| *o = sum * scale),
+        _ => {
+            for (i, (o, sum)) in out.iter_mut().zip(sums).enumerate() {
+                let y = bias.map_or(*sum, |b| sum + b[i]) * scale;
+                *o = match residual {
+                    Some(residual) => residual[i] + y,
+                    None if product.accumulate => *o + y,
+                    None => y,
+                };
+            }
+        }
     }
 }

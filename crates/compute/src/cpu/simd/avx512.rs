@@ -24,6 +24,7 @@ pub(super) static VNNI_KERNELS: &Kernels = &Kernels {
     packed: super::vnni::packed,
     packed_rows: Some(super::vnni_rows::packed_rows),
     quantize: super::avx512_round::quantize,
+    softmax: super::avx512_softmax::softmax,
     level_scores: Some(super::cached::vnni::level_scores),
     ..*KERNELS
 };

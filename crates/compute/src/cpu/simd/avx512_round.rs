@@ -3,7 +3,7 @@
 //! The same as `cpu::columns` does, for a group of 32 elements in two registers: the errors of all candidate scales are added
 //! up together.
 
-use crate::cpu::columns::{Aux, CANDIDATES, GROUP, Rounding, Slot, record_bytes};
+use crate::cpu::columns::{Aux, BEGINNING, CANDIDATES, GROUP, Rounding, Slot, record_bytes};
 use std::arch::x86_64::*;
 
 /// A column of one group.
@@ -100,12 +100,12 @@ unsafe fn put(slot: Slot, rounded: &Rounded, record: *mut u8) {
         };
         aux(Aux::SCALE, rounded.scale.to_bits().cast_signed());
         aux(Aux::SUM, (rounded.scale * (first + last) as f32).to_bits().cast_signed());
-        aux(Aux::START_8, -8 * (first + last));
-        aux(Aux::START_128, -128 * (first + last));
-        aux(Aux::START_32, -32 * first);
-        aux(Aux::START_32 + 1, -32 * last);
-        aux(Aux::START_4, -4 * first);
-        aux(Aux::START_4 + 1, -4 * last);
+        aux(Aux::START_8, BEGINNING.0 - 8 * (first + last));
+        aux(Aux::START_128, BEGINNING.0 - 128 * (first + last));
+        aux(Aux::START_32, BEGINNING.0 - 32 * first);
+        aux(Aux::START_32 + 1, BEGINNING.0 - 32 * last);
+        aux(Aux::START_4, BEGINNING.0 - 4 * first);
+        aux(Aux::START_4 + 1, BEGINNING.0 - 4 * last);
     }
 }
 

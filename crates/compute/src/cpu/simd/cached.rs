@@ -11,7 +11,10 @@
 #![allow(clippy::redundant_closure_call, reason = "the instances name their operations as closures")]
 
 use super::attention::{HalfTile, LEVEL_GROUP, LevelMix, LevelScores, QUERY_RECORD};
-use crate::{KV_BLOCK, cpu::columns::Aux};
+use crate::{
+    KV_BLOCK,
+    cpu::columns::{Aux, BEGINNING},
+};
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Asks for the cache lines from `p` on; any address may be asked for.
@@ -206,7 +209,7 @@ instance!(avx2, "avx2,fma,f16c", __m256, lanes: 8, vectors: 2, rows: 6, level_ro
 
 /// AVX-512 VNNI: levels of K times levels of queries.
 pub(super) mod vnni {
-    use super::{Aux, KV_BLOCK, LEVEL_GROUP, LevelScores, QUERY_RECORD, early};
+    use super::{Aux, BEGINNING, KV_BLOCK, LEVEL_GROUP, LevelScores, QUERY_RECORD, early};
     use std::arch::x86_64::*;
 
     /// Positions of a register block: two vectors.
@@ -254,13 +257,14 @@ pub(super) mod vnni {
                     }
                 }
                 let scales = t.scales.as_ptr().add(g * KV_BLOCK + first);
+                let beginning = _mm512_set1_ps(BEGINNING.1);
                 for v in 0..2 {
                     let scale = _mm512_cvtph_ps(_mm256_loadu_si256(scales.add(v * 16).cast()));
                     for r in 0..R {
                         let plane = |plane: usize| {
                             let of_query =
                                 _mm512_set1_ps(value(records[r], Aux::SCALE, plane).cast::<f32>().read_unaligned());
-                            (_mm512_cvtepi32_ps(dots[r][plane][v]), of_query)
+                            (_mm512_sub_ps(_mm512_castsi512_ps(dots[r][plane][v]), beginning), of_query)
                         };
                         let ((fine, fine_scale), (coarse, coarse_scale)) = (plane(1), plane(0));
                         let dot = _mm512_fmadd_ps(coarse, coarse_scale, _mm512_mul_ps(fine, fine_scale));

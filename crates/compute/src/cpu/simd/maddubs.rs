@@ -10,7 +10,7 @@
 
 use super::{PackedTile, PackedTiles};
 use crate::cpu::{
-    columns::{Aux, record_bytes},
+    columns::{Aux, BEGINNING, record_bytes},
     packed::{FP4, IQ4, Levels, Scales, TILE},
 };
 use std::arch::x86_64::*;
@@ -190,7 +190,7 @@ unsafe fn block<const LEVELS: u8, const START: usize, const HALVES: bool, const 
     unsafe {
         let sums = t.sums.as_mut_ptr();
         if !t.accumulate {
-            std::ptr::write_bytes(sums, 0, width * TILE);
+            std::ptr::write_bytes(sums, 0, width / t.planes * TILE);
         }
         let mut w = Group {
             steps: [_mm256_setzero_si256(); 16],
@@ -208,9 +208,9 @@ unsafe fn block<const LEVELS: u8, const START: usize, const HALVES: bool, const 
                 let q: *const i32 = record.add(c * 32).cast();
                 let value = |array: usize| aux.cast::<i32>().add(array * width + c).read_unaligned();
                 let float = |array: usize| _mm256_set1_ps(f32::from_bits(value(array).cast_unsigned()));
+                let start = |array: usize| _mm256_set1_epi32(value(array) - BEGINNING.0);
                 let started = |dot: __m256i, half: usize| {
-                    let dot =
-                        if START == NONE { dot } else { _mm256_add_epi32(dot, _mm256_set1_epi32(value(START + half))) };
+                    let dot = if START == NONE { dot } else { _mm256_add_epi32(dot, start(START + half)) };
                     _mm256_cvtepi32_ps(dot)
                 };
                 for rows in 0..2 {
@@ -222,13 +222,13 @@ unsafe fn block<const LEVELS: u8, const START: usize, const HALVES: bool, const 
                     };
                     // Of halves a quarter of the minimum, for the start values of levels 4 too large.
                     let sum = if HALVES && MINS {
-                        let of_half = |half: usize| _mm256_cvtepi32_ps(_mm256_set1_epi32(value(Aux::START_4 + half)));
+                        let of_half = |half: usize| _mm256_cvtepi32_ps(start(Aux::START_4 + half));
                         let sum = _mm256_fmadd_ps(of_half(0), w.mins[0][rows], sum);
                         _mm256_fmadd_ps(of_half(1), w.mins[1][rows], sum)
                     } else {
                         sum
                     };
-                    let at = sums.add(c * TILE + rows * 8);
+                    let at = sums.add(c / t.planes * TILE + rows * 8);
                     let mut f = _mm256_fmadd_ps(sum, float(Aux::SCALE), _mm256_loadu_ps(at));
                     if MINS && !HALVES {
                         f = _mm256_fnmadd_ps(w.mins[0][rows], float(Aux::SUM), f);

@@ -14,6 +14,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_round;
 #[cfg(target_arch = "x86_64")]
+mod avx512_softmax;
+#[cfg(target_arch = "x86_64")]
 mod cached;
 #[cfg(target_arch = "x86_64")]
 mod half_rows;

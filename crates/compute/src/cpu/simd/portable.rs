@@ -400,7 +400,7 @@ pub(super) fn packed(mut t: PackedTiles<'_>) {
 #[inline(always)]
 pub(super) fn packed_tile(t: PackedTile<'_>) {
     if !t.accumulate {
-        t.sums[..t.width * TILE].fill(0.0);
+        t.sums[..t.width / t.planes * TILE].fill(0.0);
     }
     let records = t.columns.chunks_exact(record_bytes(t.width));
     for (group, record) in t.groups.clone().zip(records) {
@@ -410,7 +410,9 @@ pub(super) fn packed_tile(t: PackedTile<'_>) {
             let at = (array * t.width + c) * 4;
             f32::from_ne_bytes([aux[at], aux[at + 1], aux[at + 2], aux[at + 3]])
         };
-        for (c, (q, sums)) in levels.as_chunks::<GROUP>().0.iter().zip(t.sums.as_chunks_mut::<TILE>().0).enumerate() {
+        let sums = t.sums.as_chunks_mut::<TILE>().0;
+        for (c, q) in levels.as_chunks::<GROUP>().0.iter().enumerate() {
+            let sums = &mut sums[c / t.planes];
             let zero = w.zero as i32;
             let (mut halves, mut of_q) = ([[0i32; TILE]; 2], [0.0; 2]);
             for (half, dots) in halves.iter_mut().enumerate() {

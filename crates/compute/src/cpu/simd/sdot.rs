@@ -12,7 +12,7 @@
 
 use super::{PackedTile, PackedTiles};
 use crate::cpu::{
-    columns::{Aux, record_bytes},
+    columns::{Aux, BEGINNING, record_bytes},
     packed::{FP4, IQ4, Levels, Scales, TILE, power},
 };
 use std::arch::{aarch64::*, asm};
@@ -194,7 +194,7 @@ unsafe fn block<const START: usize, const HALVES: bool, const MINS: bool>(t: &mu
     unsafe {
         let sums = t.sums.as_mut_ptr();
         if !t.accumulate {
-            std::ptr::write_bytes(sums, 0, width * TILE);
+            std::ptr::write_bytes(sums, 0, width / t.planes * TILE);
         }
         let none = vdupq_n_f32(0.0);
         let mut w = Group { steps: [vdupq_n_s8(0); 8], scales: [none; 2], mins: [none; 2] };
@@ -211,7 +211,8 @@ unsafe fn block<const START: usize, const HALVES: bool, const MINS: bool>(t: &mu
                     let (first, last) = (vld1q_s8(q), vld1q_s8(q.add(16)));
                     let value = |array: usize| aux.cast::<i32>().add(array * width + c).read_unaligned();
                     let float = |array: usize| f32::from_bits(value(array).cast_unsigned());
-                    let start = |half: usize| vdupq_n_s32(if START == NONE { 0 } else { value(START + half) });
+                    let begun = |array: usize| value(array) - BEGINNING.0;
+                    let start = |half: usize| vdupq_n_s32(if START == NONE { 0 } else { begun(START + half) });
                     let four = |sum, w: &[int8x16_t], q| {
                         let sum = sdot::<1>(sdot::<0>(sum, w[0], q), w[1], q);
                         sdot::<3>(sdot::<2>(sum, w[2], q), w[3], q)
@@ -226,10 +227,10 @@ unsafe fn block<const START: usize, const HALVES: bool, const MINS: bool>(t: &mu
                     // Of halves a quarter of the minimum, for the start values of levels 4 too large.
                     if HALVES && MINS {
                         for half in 0..2 {
-                            sum = vfmaq_n_f32(sum, w.mins[half], value(Aux::START_4 + half) as f32);
+                            sum = vfmaq_n_f32(sum, w.mins[half], begun(Aux::START_4 + half) as f32);
                         }
                     }
-                    let at = sums.add(c * TILE + quad * 4);
+                    let at = sums.add(c / t.planes * TILE + quad * 4);
                     let mut f = vfmaq_n_f32(vld1q_f32(at), sum, float(Aux::SCALE));
                     if MINS && !HALVES {
                         f = vfmsq_n_f32(f, w.mins[0], float(Aux::SUM));

@@ -4,12 +4,13 @@
 //! not: arithmetic.
 
 use crate::cpu::{
-    columns::{MAX_BLOCK, record_bytes},
+    columns::{FEW_COLUMNS, MAX_BLOCK, record_bytes},
     packed::{Form, TILE},
 };
 use std::ops::Range;
 
-/// The product of tiles of a packed matrix and a block of columns: `sums[c][r] (+)= Σ_k w[r][k] · x[c][k]` for each.
+/// The product of tiles of a packed matrix and a block of columns: `sums[c][r] (+)= Σ_k w[r][k] · x[c][k]` for each row of `x`,
+/// whose planes are added up.
 pub(crate) struct PackedTiles<'a> {
     pub(crate) form: Form,
     /// Whole tiles, one after another.
@@ -19,9 +20,11 @@ pub(crate) struct PackedTiles<'a> {
     pub(crate) groups: Range<usize>,
     /// The records of those groups.
     pub(crate) columns: &'a [u8],
-    /// Columns of the block: 16, 8, 4, 2 or 1.
+    /// Columns of the block, at most [`FEW_COLUMNS`].
     pub(crate) width: usize,
-    /// `[tiles, width, 16]`.
+    /// Planes of each row of `x`: 1 or 2 columns.
+    pub(crate) planes: usize,
+    /// `[tiles, width / planes, 16]`.
     pub(crate) sums: &'a mut [f32],
     /// Add to what is in `sums` rather than replace it.
     pub(crate) accumulate: bool,
@@ -35,7 +38,8 @@ pub(crate) struct PackedTile<'a> {
     pub(crate) groups: Range<usize>,
     pub(crate) columns: &'a [u8],
     pub(crate) width: usize,
-    /// `[width, 16]`.
+    pub(crate) planes: usize,
+    /// `[width / planes, 16]`.
     pub(crate) sums: &'a mut [f32],
     pub(crate) accumulate: bool,
 }
@@ -48,8 +52,10 @@ impl PackedTiles<'_> {
 
     /// Whether all that will be read and written lies inside the slices.
     pub(super) fn fits(&self) -> bool {
-        let sums = self.n_tiles().checked_mul(self.width * TILE);
-        matches!(self.width, 1 | 2 | 4 | 8 | 16)
+        let sums = self.n_tiles().checked_mul(self.width / self.planes.max(1) * TILE);
+        matches!(self.planes, 1 | 2)
+            && self.width.is_multiple_of(self.planes)
+            && (1..=FEW_COLUMNS).contains(&self.width)
             && self.groups.start <= self.groups.end
             && end_of(self.form, self.groups.end) <= self.tile_bytes
             && self.groups.len() * record_bytes(self.width) <= self.columns.len()
@@ -59,15 +65,16 @@ impl PackedTiles<'_> {
     /// Runs `product` for each tile.
     pub(super) fn each(&mut self, mut product: impl FnMut(PackedTile<'_>)) {
         let tiles = self.tiles.chunks_exact(self.tile_bytes.max(1));
-        for (tile, sums) in tiles.zip(self.sums.chunks_exact_mut(self.width * TILE)) {
+        for (tile, sums) in tiles.zip(self.sums.chunks_exact_mut(self.width / self.planes * TILE)) {
             let (groups, columns) = (self.groups.clone(), self.columns);
-            let (form, width, accumulate) = (self.form, self.width, self.accumulate);
-            product(PackedTile { form, tile, groups, columns, width, sums, accumulate });
+            let (form, width, planes, accumulate) = (self.form, self.width, self.planes, self.accumulate);
+            product(PackedTile { form, tile, groups, columns, width, planes, sums, accumulate });
         }
     }
 }
 
-/// The product of tiles of a packed matrix and whole blocks of 16 columns: `sums[c][r] = Σ_k w[r][k] · x[c][k]`.
+/// The product of tiles of a packed matrix and whole blocks of 16 columns: `sums[c][r] = Σ_k w[r][k] · x[c][k]` for each row of
+/// `x`, whose planes are added up.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only one instance has such a loop"))]
 pub(crate) struct PackedRows<'a> {
     pub(crate) form: Form,
@@ -79,9 +86,11 @@ pub(crate) struct PackedRows<'a> {
     /// Blocks of 16 columns with all their groups.
     pub(crate) columns: &'a [u8],
     pub(crate) n_blocks: usize,
+    /// Planes of each row of `x`: 1 or 2 columns.
+    pub(crate) planes: usize,
     /// At least [`PackedRows::SCRATCH`] elements.
     pub(crate) scratch: &'a mut [f32],
-    /// `[16 n_blocks, 16 tiles]`.
+    /// `[16 n_blocks / planes, 16 tiles]`.
     pub(crate) sums: &'a mut [f32],
 }
 
@@ -104,9 +113,10 @@ impl PackedRows<'_> {
     /// Whether all that will be read and written lies inside the slices.
     pub(super) fn fits(&self) -> bool {
         let n_columns = self.n_blocks.checked_mul(MAX_BLOCK);
-        let sums = n_columns.and_then(|n| n.checked_mul(self.n_tiles() * TILE));
+        let sums = n_columns.and_then(|n| (n / self.planes.max(1)).checked_mul(self.n_tiles() * TILE));
         let block = self.n_groups.checked_mul(record_bytes(MAX_BLOCK));
         self.n_tiles() <= Self::MAX_TILES
+            && matches!(self.planes, 1 | 2)
             && self.n_groups.is_multiple_of(self.form.scale_layout().0)
             && end_of(self.form, self.n_groups) <= self.tile_bytes
             && block.and_then(|b| b.checked_mul(self.n_blocks)).is_some_and(|len| len <= self.columns.len())

@@ -18,8 +18,13 @@ use std::arch::x86_64::*;
 pub(super) trait LoadLevels {
     /// Bytes of a group of a tile.
     const BYTES: usize;
-    /// The 8 steps of the group whose levels begin at `p`.
-    unsafe fn load(p: *const u8) -> [__m512i; 8];
+    /// Step `i` of the group whose levels begin at `p`. Whoever has few registers asks for them one by one.
+    unsafe fn step(p: *const u8, i: usize) -> __m512i;
+    /// All 8 of them.
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [__m512i; 8] {
+        unsafe { std::array::from_fn(|i| Self::step(p, i)) }
+    }
 }
 
 /// How scales are read and what they imply.
@@ -55,119 +60,112 @@ unsafe fn vector(p: *const u8, i: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(p.add(i * 64).cast()) }
 }
 
-impl LoadLevels for Four {
-    const BYTES: usize = 256;
-    #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe {
-            let mask = _mm512_set1_epi8(15);
-            let v: [__m512i; 4] = [vector(p, 0), vector(p, 1), vector(p, 2), vector(p, 3)];
-            let low = |v| _mm512_and_si512(v, mask);
-            let high = |v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
-            [low(v[0]), low(v[1]), low(v[2]), low(v[3]), high(v[0]), high(v[1]), high(v[2]), high(v[3])]
+/// Step `i` of levels of 4 bits.
+#[inline(always)]
+unsafe fn nibbles(p: *const u8, i: usize) -> __m512i {
+    unsafe {
+        let v = vector(p, i % 4);
+        _mm512_and_si512(if i < 4 { v } else { _mm512_srli_epi16::<4>(v) }, _mm512_set1_epi8(15))
+    }
+}
+
+/// Step `i` of levels of 2 bits, at bits `to..to + 2`, other bits being anything.
+#[inline(always)]
+unsafe fn pairs(p: *const u8, i: usize, to: usize) -> __m512i {
+    unsafe {
+        let v = vector(p, i / 4);
+        match (2 * (i % 4), to) {
+            (0, 4) => _mm512_slli_epi16::<4>(v),
+            (2, 4) => _mm512_slli_epi16::<2>(v),
+            (6, 4) | (2, 0) => _mm512_srli_epi16::<2>(v),
+            (4, 0) => _mm512_srli_epi16::<4>(v),
+            (6, 0) => _mm512_srli_epi16::<6>(v),
+            _ => v, // where they are already
         }
+    }
+}
+
+/// `low | (upper & mask)`.
+#[inline(always)]
+unsafe fn join(low: __m512i, upper: __m512i, mask: i8) -> __m512i {
+    unsafe { _mm512_ternarylogic_epi32::<0xf8>(low, upper, _mm512_set1_epi8(mask)) }
+}
+
+/// Levels out of a table.
+#[inline(always)]
+unsafe fn looked_up(p: *const u8, i: usize, table: &[u8; 16]) -> __m512i {
+    unsafe {
+        let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+        _mm512_shuffle_epi8(table, nibbles(p, i))
     }
 }
 
 impl LoadLevels for Two {
     const BYTES: usize = 128;
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe {
-            let mask = _mm512_set1_epi8(3);
-            let mut steps = [_mm512_setzero_si512(); 8];
-            for half in 0..2 {
-                let v = vector(p, half);
-                let s = &mut steps[half * 4..half * 4 + 4];
-                s[0] = _mm512_and_si512(v, mask);
-                s[1] = _mm512_and_si512(_mm512_srli_epi16::<2>(v), mask);
-                s[2] = _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
-                s[3] = _mm512_and_si512(_mm512_srli_epi16::<6>(v), mask);
-            }
-            steps
-        }
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+        unsafe { _mm512_and_si512(pairs(p, i, 0), _mm512_set1_epi8(3)) }
     }
 }
 
 impl LoadLevels for Three {
     const BYTES: usize = 192;
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
         unsafe {
-            let (v, mask) = (vector(p, 2), _mm512_set1_epi8(4));
-            let s = Two::load(p);
-            // 0xf8: a | (b & c)
-            let join = |low, upper| _mm512_ternarylogic_epi32::<0xf8>(low, upper, mask);
-            [
-                join(s[0], _mm512_slli_epi16::<2>(v)),
-                join(s[1], _mm512_slli_epi16::<1>(v)),
-                join(s[2], v),
-                join(s[3], _mm512_srli_epi16::<1>(v)),
-                join(s[4], _mm512_srli_epi16::<2>(v)),
-                join(s[5], _mm512_srli_epi16::<3>(v)),
-                join(s[6], _mm512_srli_epi16::<4>(v)),
-                join(s[7], _mm512_srli_epi16::<5>(v)),
-            ]
+            let v = vector(p, 2);
+            let third = match i {
+                0 => _mm512_slli_epi16::<2>(v),
+                1 => _mm512_slli_epi16::<1>(v),
+                2 => v,
+                3 => _mm512_srli_epi16::<1>(v),
+                4 => _mm512_srli_epi16::<2>(v),
+                5 => _mm512_srli_epi16::<3>(v),
+                6 => _mm512_srli_epi16::<4>(v),
+                _ => _mm512_srli_epi16::<5>(v),
+            };
+            join(Two::step(p, i), third, 4)
         }
     }
 }
 
-/// Levels out of a table.
-#[inline(always)]
-unsafe fn looked_up(p: *const u8, table: &[u8; 16]) -> [__m512i; 8] {
-    unsafe {
-        let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-        let mut steps = Four::load(p);
-        for step in &mut steps {
-            *step = _mm512_shuffle_epi8(table, *step);
-        }
-        steps
+impl LoadLevels for Four {
+    const BYTES: usize = 256;
+    #[inline(always)]
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+        unsafe { nibbles(p, i) }
     }
 }
 
 impl LoadLevels for Iq4 {
     const BYTES: usize = 256;
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe { looked_up(p, &IQ4) }
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+        unsafe { looked_up(p, i, &IQ4) }
     }
 }
 
 impl LoadLevels for Fp4 {
     const BYTES: usize = 256;
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe { looked_up(p, &FP4) }
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+        unsafe { looked_up(p, i, &FP4) }
     }
 }
 
 impl LoadLevels for Six {
     const BYTES: usize = 384;
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe {
-            let mask = _mm512_set1_epi8(0x30);
-            let mut steps = Four::load(p);
-            for half in 0..2 {
-                let v = vector(p, 4 + half);
-                // 0xf8: a | (b & c)
-                let join = |low, upper| _mm512_ternarylogic_epi32::<0xf8>(low, upper, mask);
-                let s = &mut steps[half * 4..half * 4 + 4];
-                s[0] = join(s[0], _mm512_slli_epi16::<4>(v));
-                s[1] = join(s[1], _mm512_slli_epi16::<2>(v));
-                s[2] = join(s[2], v);
-                s[3] = join(s[3], _mm512_srli_epi16::<2>(v));
-            }
-            steps
-        }
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+        unsafe { join(nibbles(p, i), pairs(p.add(256), i, 4), 0x30) }
     }
 }
 
 impl LoadLevels for Eight {
     const BYTES: usize = 512;
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe { std::array::from_fn(|i| vector(p, i)) }
+    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+        unsafe { vector(p, i) }
     }
 }
 

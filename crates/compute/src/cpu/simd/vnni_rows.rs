@@ -26,7 +26,7 @@ use super::{
     vnni_load::{LoadLevels, LoadScales, by_form},
 };
 use crate::cpu::{
-    columns::{Aux, MAX_BLOCK, record_bytes},
+    columns::{Aux, BEGINNING, MAX_BLOCK, record_bytes},
     packed::TILE,
 };
 use std::{arch::x86_64::*, ops::Range};
@@ -36,8 +36,6 @@ const COLUMNS: usize = 4;
 /// Groups after which the next tiles take their turn: few enough that their columns and weights stay in the first-level
 /// cache.
 const GROUPS: usize = 8;
-/// Where sums begin: 1.5 · 2^23 as the bits of a float, and as a float.
-const BEGINNING: (i32, f32) = (0x4b40_0000, 12_582_912.0);
 
 /// Halves of a group that have scales of their own.
 const fn n_scales<S: LoadScales>() -> usize {
@@ -104,14 +102,14 @@ unsafe fn unpack<L: LoadLevels, S: LoadScales>(
     }
 }
 
-/// `T` unpacked tiles times 4 columns of a block, whose first records and places are `record` and `column`. Goes to `sums`,
-/// whose columns are `stride` apart, or is added to them.
+/// `T` unpacked tiles times 4 columns of a block, whose first records and places are `record` and `column`: `P` planes of each
+/// row of `x`. Goes to `sums`, whose rows of `x` are `stride` apart, or is added to them.
 ///
 /// # Safety
 /// As for [`unpack`].
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply<S: LoadScales, const T: usize>(
+unsafe fn multiply<S: LoadScales, const P: usize, const T: usize>(
     mut w: *const f32,
     mut record: *const u8,
     column: usize,
@@ -124,7 +122,7 @@ unsafe fn multiply<S: LoadScales, const T: usize>(
         let mut f = [[_mm512_setzero_ps(); COLUMNS]; T];
         if accumulate {
             for i in 0..T {
-                for c in 0..COLUMNS {
+                for c in 0..COLUMNS / P {
                     f[i][c] = _mm512_loadu_ps(sums.add(c * stride + i * TILE));
                 }
             }
@@ -139,7 +137,7 @@ unsafe fn multiply<S: LoadScales, const T: usize>(
                 let mut sum = [[beginning; COLUMNS]; T];
                 if let Some(start) = S::START {
                     for c in 0..COLUMNS {
-                        let start = _mm512_add_epi32(beginning, value(start + half, c));
+                        let start = value(start + half, c);
                         (0..T).for_each(|i| sum[i][c] = start);
                     }
                 }
@@ -163,11 +161,12 @@ unsafe fn multiply<S: LoadScales, const T: usize>(
                             _mm512_mul_ps(_mm512_sub_ps(sum, _mm512_set1_ps(BEGINNING.1)), scales[i])
                         };
                         if S::HALF_MINS {
-                            let of_half = _mm512_cvtepi32_ps(value(Aux::START_4 + half, c));
+                            let of_half = _mm512_castsi512_ps(value(Aux::START_4 + half, c));
+                            let of_half = _mm512_sub_ps(of_half, _mm512_set1_ps(BEGINNING.1));
                             let min = _mm512_loadu_ps(vector(n_vectors::<S>() - 2 + half, i));
                             x = _mm512_fmadd_ps(of_half, min, x);
                         }
-                        f[i][c] = _mm512_fmadd_ps(x, scale, f[i][c]);
+                        f[i][c / P] = _mm512_fmadd_ps(x, scale, f[i][c / P]);
                     }
                 }
             }
@@ -176,7 +175,7 @@ unsafe fn multiply<S: LoadScales, const T: usize>(
                     let of_group = _mm512_castsi512_ps(value(Aux::SUM, c));
                     for i in 0..T {
                         let min = _mm512_loadu_ps(vector(n_vectors::<S>() - 1, i));
-                        f[i][c] = _mm512_fnmadd_ps(min, of_group, f[i][c]);
+                        f[i][c / P] = _mm512_fnmadd_ps(min, of_group, f[i][c / P]);
                     }
                 }
             }
@@ -184,7 +183,7 @@ unsafe fn multiply<S: LoadScales, const T: usize>(
             w = w.add(n_vectors::<S>() * T * TILE);
         }
         for i in 0..T {
-            for c in 0..COLUMNS {
+            for c in 0..COLUMNS / P {
                 _mm512_storeu_ps(sums.add(c * stride + i * TILE), f[i][c]);
             }
         }
@@ -196,7 +195,7 @@ unsafe fn multiply<S: LoadScales, const T: usize>(
 /// # Safety
 /// As for [`unpack`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn rows<L: LoadLevels, S: LoadScales>(t: &mut PackedRows<'_>) {
+unsafe fn rows<L: LoadLevels, S: LoadScales, const P: usize>(t: &mut PackedRows<'_>) {
     const { assert!(n_vectors::<S>() <= PackedRows::VECTORS) };
     let n_tiles = t.n_tiles();
     let stride = n_tiles * TILE;
@@ -220,12 +219,12 @@ unsafe fn rows<L: LoadLevels, S: LoadScales>(t: &mut PackedRows<'_>) {
                         unsafe {
                             let w = scratch.add((tile * n_groups + part * together) * tile_len);
                             let record = t.columns.as_ptr().add(block_start + part * record_bytes(MAX_BLOCK));
-                            let sums = (t.sums.as_mut_ptr()).add((block * MAX_BLOCK + column) * stride + tile * TILE);
+                            let sums = t.sums.as_mut_ptr().add((block * MAX_BLOCK + column) / P * stride + tile * TILE);
                             let more = first + part > 0;
                             match together {
-                                3 => multiply::<S, 3>(w, record, column, n, sums, stride, more),
-                                2 => multiply::<S, 2>(w, record, column, n, sums, stride, more),
-                                _ => multiply::<S, 1>(w, record, column, n, sums, stride, more),
+                                3 => multiply::<S, P, 3>(w, record, column, n, sums, stride, more),
+                                2 => multiply::<S, P, 2>(w, record, column, n, sums, stride, more),
+                                _ => multiply::<S, P, 1>(w, record, column, n, sums, stride, more),
                             }
                         }
                     }
@@ -246,7 +245,12 @@ pub(super) unsafe fn packed_rows(mut t: PackedRows<'_>) -> bool {
         t.form,
         |LevelsOf, ScalesOf| {
             // SAFETY: `fits` was asserted, and the caller knows the machine.
-            unsafe { rows::<LevelsOf, ScalesOf>(&mut t) };
+            unsafe {
+                match t.planes {
+                    2 => rows::<LevelsOf, ScalesOf, 2>(&mut t),
+                    _ => rows::<LevelsOf, ScalesOf, 1>(&mut t),
+                }
+            }
             true
         },
         false
