@@ -84,8 +84,9 @@ fn measure(
     let args = Qkv {
         norm: None,
         q: &q,
-        k: &k,
-        v: &v,
+        k: Some(&k),
+        v: Some(&v),
+        v_norm: None,
         q_norm: None,
         k_norm: None,
         norm_after_rope: false,

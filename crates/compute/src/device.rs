@@ -139,15 +139,17 @@ pub struct Projection {
     pub bias: Option<Weight>,
 }
 
-/// What happens after the last product of an operation: `out = residual + scale · norm(y)`.
+/// What happens after the last product of an operation: `out = gain · (residual + scale · norm(y))`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Applied to the product first (Gemma's and OLMo2's post-norms).
     pub norm: Option<&'a Norm>,
     /// Multiplied in next (Granite's residual multiplier); 1 for most models.
     pub scale: f32,
-    /// Added last; must be another buffer than the result.
+    /// Added then; must be another buffer than the result.
     pub residual: Option<&'a Buffer>,
+    /// Multiplied into the sum (Gemma 4's scale of a layer); 1 for most models.
+    pub gain: f32,
 }
 
 /// Which elements of a head RoPE rotates together.
@@ -178,16 +180,18 @@ pub struct Qkv<'a> {
     pub norm: Option<&'a Norm>,
     /// `[n_heads · head_dim, width]`.
     pub q: &'a Projection,
-    /// `[n_kv_heads · head_dim, width]`.
-    pub k: &'a Projection,
-    /// `[n_kv_heads · v_head_dim, width]`.
-    pub v: &'a Projection,
+    /// `[n_kv_heads · head_dim, width]`; none: the layer reads the keys and values of another, and only Q is made.
+    pub k: Option<&'a Projection>,
+    /// `[n_kv_heads · v_head_dim, width]`; none: V is the product that becomes K, before its norm and RoPE (Gemma 4).
+    pub v: Option<&'a Projection>,
     /// Q norm: per head when its weight is `[head_dim]`, per head with weights of its own when it is
     /// `[n_heads, head_dim]` (Command R+), over all heads when it is `[n_heads · head_dim]` (OLMo2).
     pub q_norm: Option<&'a Norm>,
     /// K norm, likewise.
     pub k_norm: Option<&'a Norm>,
-    /// These norms come after RoPE instead of before it (Hunyuan).
+    /// V norm, likewise (Gemma 3n).
+    pub v_norm: Option<&'a Norm>,
+    /// The norms of Q and K come after RoPE instead of before it (Hunyuan).
     pub norm_after_rope: bool,
     /// None: no position embedding in this layer.
     pub rope: Option<&'a Rope>,
@@ -277,7 +281,7 @@ pub struct ShortConv<'a> {
 /// The gated delta rule (Yang et al. 2024, "Gated Delta Networks") up to its output projection. Q, K and V pass a causal
 /// convolution, as in [`ShortConv`], and SiLU; each V head keeps a matrix `S [k_dim, v_dim]`, Q and K of unit length:
 /// `S ← e^g S + k ⊗ β (v - (e^g S)ᵀ k)`, result `Sᵀ q / √k_dim`, then a norm over the head and a factor `silu(z)`, where
-/// `β = sigmoid(b)` and `g = decay · softplus(a + shift)`. Consecutive V heads share a K head.
+/// `β = sigmoid(b)` and `g = decay · softplus(a + shift)`. Several V heads share a K head.
 ///
 /// Its state is that of the convolution, `[n_taps - 1, 2 · n_k_heads · k_dim + n_v_heads · v_dim]`, then `S` of every head.
 pub struct DeltaRule<'a> {
@@ -303,6 +307,8 @@ pub struct DeltaRule<'a> {
     pub n_k_heads: usize,
     /// Heads of V; a multiple of those of K.
     pub n_v_heads: usize,
+    /// V heads take the K heads in turns; otherwise consecutive ones share a K head.
+    pub in_turns: bool,
     /// Width of a Q or K head.
     pub k_dim: usize,
     /// Width of a V head.
@@ -334,6 +340,9 @@ pub struct FeedForward<'a> {
     pub gate: Option<&'a Projection>,
     /// `[n_ff, width]`.
     pub up: &'a Projection,
+    /// Of the gate's products only what is above their mean by so many standard deviations of their row counts, less that
+    /// (Gemma 3n).
+    pub sparsity: Option<f32>,
     /// Applied to the input of `down` (BitNet).
     pub inner_norm: Option<&'a Norm>,
     /// `[width, n_ff]`.
@@ -385,6 +394,8 @@ pub struct RouterGroups {
 pub struct Experts<'a> {
     /// Applied to the input.
     pub norm: Option<&'a Norm>,
+    /// Applied to what the router reads instead (Gemma 4).
+    pub router_norm: Option<&'a Norm>,
     /// `[n_expert, width]`.
     pub router: &'a Projection,
     /// Added to the scores for the choice only, `f32 [n_expert]` (DeepSeek V3).
@@ -397,10 +408,59 @@ pub struct Experts<'a> {
     pub up: &'a Projection,
     /// `[n_expert, width, n_ff]`.
     pub down: &'a Projection,
+    /// Multiplied into the weight of each expert once it is chosen, `f32 [n_expert]` (Gemma 4).
+    pub expert_scale: Option<&'a Weight>,
     /// Which activation.
     pub activation: Activation,
     /// After the weighted sum.
     pub epilogue: Epilogue<'a>,
+}
+
+/// What a layer adds by its own embedding of the token (Gemma 3n): `epilogue(output(act(gate(scale ⊙ x)) ⊙ input))`.
+pub struct LayerInput<'a> {
+    /// Multiplied into the input, `f32 [width]`.
+    pub scale: Option<&'a Weight>,
+    /// `[n, width]`.
+    pub gate: &'a Projection,
+    /// Which activation.
+    pub activation: Activation,
+    /// The embeddings of all layers, `[rows, stride]`.
+    pub inputs: &'a Buffer,
+    /// Elements of a row of them.
+    pub stride: usize,
+    /// The first element of this layer's `n`.
+    pub first: usize,
+    /// `[width, n]`.
+    pub output: &'a Projection,
+    /// After it.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// A step of a model that has several residual streams side by side, `[n_streams, rows, width]`: its layers compute the first
+/// one and predict the others (Baykal et al. 2023, "Alternating Updates for Efficient Transformers").
+pub enum Streams<'a> {
+    /// `x` is one, and becomes the first; the others are its products with a stack `[n_streams - 1, width, width]`, each brought
+    /// to the length of `x`.
+    Part(&'a Projection),
+    /// What they are before a layer: `x_i + Σ_j c_ij x_j`, where `c [n_streams, n_streams]` follows from the first one.
+    Predict(StreamFactors<'a>),
+    /// What they are after it: `x_i + (1 + c_i) (y - x_0)`, where `c [n_streams]` follows from `y`, which it made of the first.
+    Correct(StreamFactors<'a>, &'a Buffer),
+    /// `y` is added to all of so many but the first.
+    Add(usize, &'a Buffer),
+    /// They become one: the mean of the first and of the products of the others with such a stack, each brought to its length.
+    Join(&'a Projection),
+}
+
+/// `c = coefficients · tanh(router · norm(x) / width)`.
+#[derive(Clone, Copy)]
+pub struct StreamFactors<'a> {
+    /// `[width]`.
+    pub norm: &'a Norm,
+    /// `[n_streams, width]`.
+    pub router: &'a Projection,
+    /// `[n, n_streams]`.
+    pub coefficients: &'a Projection,
 }
 
 /// The output head: norm, product with the vocabulary matrix, for chosen rows only.
@@ -568,8 +628,8 @@ pub trait Device: Send + Sync {
         out: &mut Buffer,
     ) -> Result<()>;
 
-    /// `out = norm(x)` for rows of `width`.
-    fn norm(&self, x: &Buffer, n_rows: usize, width: usize, norm: &Norm, out: &mut Buffer) -> Result<()>;
+    /// `out = epilogue(x)` for rows of `width`.
+    fn norm(&self, x: &Buffer, n_rows: usize, width: usize, epilogue: Epilogue<'_>, out: &mut Buffer) -> Result<()>;
 
     /// `out = epilogue(projection(norm(x)))`.
     fn linear(
@@ -582,7 +642,7 @@ pub trait Device: Send + Sync {
         out: &mut Buffer,
     ) -> Result<()>;
 
-    /// Writes K and V of all rows to `cache[layer]` and the rotated queries to `q`, `[rows, n_heads · head_dim]`.
+    /// Writes K and V of all rows, where it makes any, to `cache[layer]` and the rotated queries to `q`, `[rows, n_heads · head_dim]`.
     fn qkv(
         &self,
         x: &Buffer,
@@ -659,6 +719,12 @@ pub trait Device: Send + Sync {
 
     /// A mixture of experts.
     fn experts(&self, x: &Buffer, n_rows: usize, args: &Experts<'_>, out: &mut Buffer) -> Result<()>;
+
+    /// What a layer adds by its own embedding of the token.
+    fn layer_input(&self, x: &Buffer, n_rows: usize, args: &LayerInput<'_>, out: &mut Buffer) -> Result<()>;
+
+    /// A step from residual streams to residual streams.
+    fn streams(&self, x: &Buffer, n_rows: usize, width: usize, step: &Streams<'_>, out: &mut Buffer) -> Result<()>;
 
     /// Logits of the rows `wanted` of `x`: `[wanted.len(), n_vocab]`.
     fn logits(&self, x: &Buffer, wanted: &[u32], args: &Logits<'_>, out: &mut Buffer) -> Result<()>;

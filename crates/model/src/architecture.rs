@@ -105,6 +105,10 @@ pub struct Architecture {
     pub bare_norms: bool,
     /// What its recurrent layers are; which layers are recurrent is in the file.
     pub recurrence: Option<Recurrence>,
+    /// In GGUF files V heads of the delta rule that share a K head lie apart: one of every K head, then the next.
+    pub house_heads_in_turns: bool,
+    /// GGUF files say how the pairs of RoPE are shared by the directions of an image; in a text all are the same.
+    pub rope_sections: bool,
     /// Q comes with as many rows of a gate on attention's result: those of a head after its queries.
     pub gated_attention: bool,
     /// Dense blocks are as wide as their tensors in files of Hugging Face's convention, whatever these say.
@@ -131,6 +135,18 @@ pub struct Architecture {
     pub query_growth: Option<QueryGrowth>,
     /// RoPE base of windowed layers where the file does not give it; none: that of the other layers.
     pub default_local_rope_base: Option<f64>,
+    /// V has a norm without weights over each head.
+    pub bare_value_norms: bool,
+    /// Layers without a matrix for V take the product that becomes K.
+    pub values_may_be_keys: bool,
+    /// GGUF files always say how many layers read the keys and values of others, which layers are windowed, and how wide the
+    /// inputs of layers are.
+    pub says_sharing: bool,
+    /// How many layers have sparse activations, and what part of them vanishes, in a model with more layers whose file does
+    /// not say.
+    pub default_sparsity: Option<(usize, f64)>,
+    /// Multiplied into attention scores where the file does not say.
+    pub default_attention_scale: Option<f32>,
     /// Embeddings multiplied by the root of the width.
     pub root_width_embedding: bool,
     /// Attention soft-cap where the file does not give it.
@@ -270,7 +286,7 @@ mod tests {
             assert_eq!(supported.len(), Architecture::all().len());
         }
         check("lama", &["llama", "llama4"]);
-        check("Qwen_3", &["qwen3", "qwen2"]);
+        check("Qwen_3", &["qwen3", "qwen2", "qwen35"]);
         check("qwen2mo", &["qwen2moe", "qwen2", "qwen3moe"]);
         check("resnet", &[]);
         check("", &[]);

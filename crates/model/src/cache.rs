@@ -7,7 +7,7 @@ use tensor::DType;
 /// The cache that holds `n_positions` positions, rounded up to whole blocks.
 pub fn kv_spec(hyper: &HyperParams, n_positions: usize, dtype: KvType) -> KvSpec {
     let layers =
-        hyper.layers.iter().map(|l| KvLayer { n_kv_heads: l.n_kv_heads, k_dim: l.head_dim, v_dim: l.v_head_dim });
+        hyper.layers.iter().map(|l| KvLayer { n_kv_heads: l.n_cached_heads(), k_dim: l.head_dim, v_dim: l.v_head_dim });
     let states: Vec<usize> = hyper.layers.iter().map(|l| l.mixer.state_len(hyper.width)).collect();
     let n_slots = n_states(hyper, n_positions, dtype);
     let states = if n_slots == 0 { StateSpec::default() } else { StateSpec { layers: states, n_slots } };
@@ -60,7 +60,7 @@ pub fn kv_bytes(hyper: &HyperParams, n_positions: usize, dtype: KvType) -> Resul
 fn positions_bytes(hyper: &HyperParams, n_positions: usize, dtype: KvType) -> Result<u64> {
     let positions = n_positions.div_ceil(KV_BLOCK).checked_mul(KV_BLOCK).and_then(|n| u64::try_from(n).ok());
     let per_position = hyper.layers.iter().try_fold(0u64, |sum, l| {
-        let heads = u64::try_from(l.n_kv_heads).ok()?;
+        let heads = u64::try_from(l.n_cached_heads()).ok()?;
         let head = head_bytes(l.head_dim, dtype)?.checked_add(head_bytes(l.v_head_dim, dtype)?)?;
         sum.checked_add(heads.checked_mul(head)?)
     });

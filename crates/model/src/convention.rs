@@ -92,7 +92,12 @@ impl<'a> Names<'a> {
     /// What the file may call the tensor, likeliest first.
     fn spellings(&self, name: &str) -> Vec<String> {
         match self.convention {
-            Convention::House => vec![self.house_spelling(name)],
+            Convention::House => {
+                let plain = self.house_spelling(name);
+                // Gate and up of experts may be one tensor.
+                let fused = plain.contains(".ffn_up_exps.").then(|| plain.replace("ffn_up_exps", "ffn_gate_up_exps"));
+                std::iter::once(plain).chain(fused).collect()
+            }
             Convention::HuggingFace => hugging_face::tensor(self.root, self.architecture, name),
             Convention::Meta => meta::tensor(name),
         }

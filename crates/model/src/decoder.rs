@@ -10,13 +10,16 @@ use crate::convention::Convention;
 use crate::load::{LoadOptions, LoadProgress, Retype, load};
 use crate::observed::{ObservedTensor, observe};
 use crate::scratch::{Scratch, ScratchSizes};
-use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights, Weights};
+use crate::weights::{
+    AttentionWeights, Block, BlockInput, BlockStreams, DenseWeights, FeedForwardWeights, StreamProjections, Weights,
+};
 use crate::{Batch, DeltaParams, Error, HyperParams, LayerParams, Result, kv_spec};
 use checkpoint::Checkpoint;
 use compute::{
-    Attend, Buffer, DeltaRule, Device, Epilogue, Experts, FeedForward, KvCache, KvType, LatentQkv, Logits, Norm, Qkv,
-    Rows, ShortConv,
+    Attend, Buffer, DeltaRule, Device, Epilogue, Experts, FeedForward, KvCache, KvType, LatentQkv, LayerInput, Logits,
+    Norm, Qkv, Rows, ShortConv, Streams,
 };
+use std::f32::consts::FRAC_1_SQRT_2;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -235,7 +238,8 @@ impl Model {
         cache: &mut KvCache,
         stop: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let Scratch { x, y, spare, q, attention, chunk, narrow, .. } = scratch;
+        let Scratch { x, y, spare, q, attention, chunk, narrow, inputs, projected, streams, predicted, known, .. } =
+            scratch;
         let rows = if part.rows.len() == all_rows.len() {
             all_rows
         } else {
@@ -254,25 +258,137 @@ impl Model {
         for (EmbeddingAddition { table, up, .. }, scale) in self.adapters.of_embedding() {
             self.device.embed(table, tokens, 1.0, None, narrow)?;
             let scale = scale * self.hyper.embedding_scale;
-            self.device.linear(narrow, rows.len(), None, up, Epilogue { norm: None, scale, residual: Some(x) }, y)?;
+            let epilogue = Epilogue { norm: None, scale, residual: Some(x), gain: 1.0 };
+            self.device.linear(narrow, rows.len(), None, up, epilogue, y)?;
             std::mem::swap(x, y);
         }
+        let n_rows = rows.len();
+        self.layer_inputs(tokens, x, known, projected, inputs)?;
+        if let Some(StreamProjections { part, .. }) = &self.weights.streams {
+            self.device.streams(x, n_rows, self.hyper.width, &Streams::Part(part), streams)?;
+        }
+        let last_kept = self.hyper.last_kept();
         for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
             go_on()?;
-            let is_wanted = part.is_wanted || layer + 1 < self.hyper.n_layers;
+            let is_wanted = part.is_wanted || layer < last_kept;
             let place = Place { rows, params, block, layer, is_wanted };
-            let Some(mixed) = self.mixed(x, place, cache, q, attention)? else { break };
-            let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
-            self.device.linear(mixed, rows.len(), block.attn_sub_norm.as_ref(), &block.o, epilogue, y)?;
+            if let Some(own) = &block.streams {
+                self.device.streams(
+                    streams,
+                    n_rows,
+                    self.hyper.width,
+                    &Streams::Predict(own.factors(true)),
+                    predicted,
+                )?;
+                self.low_rank(block, own, predicted, n_rows, q, spare, x)?;
+                let Some(mixed) = self.mixed(predicted, place, cache, q, attention)? else { break };
+                let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
+                let epilogue = Epilogue { gain: FRAC_1_SQRT_2, ..epilogue };
+                self.device.linear(mixed, n_rows, block.attn_sub_norm.as_ref(), &block.o, epilogue, y)?;
+            } else {
+                let Some(mixed) = self.mixed(x, place, cache, q, attention)? else { break };
+                let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
+                self.device.linear(mixed, n_rows, block.attn_sub_norm.as_ref(), &block.o, epilogue, y)?;
+            }
             go_on()?;
             if self.hyper.parallel {
-                self.feed_forward(block, rows.len(), x, y, spare, None)?;
+                self.feed_forward(block, n_rows, x, y, spare, None)?;
                 std::mem::swap(x, spare);
             } else {
-                self.feed_forward(block, rows.len(), y, y, x, Some(spare))?;
+                self.feed_forward(block, n_rows, y, y, x, Some(spare))?;
+            }
+            let Some(input) = &block.input else { continue };
+            match &block.streams {
+                None => {
+                    let epilogue = Epilogue { gain: block.gain, ..self.epilogue(Some(&input.post_norm), x) };
+                    self.layer_input(layer, input, inputs, x, n_rows, epilogue, y)?;
+                    std::mem::swap(x, y);
+                }
+                Some(own) => {
+                    let correct = Streams::Correct(own.factors(false), x);
+                    self.device.streams(predicted, n_rows, self.hyper.width, &correct, streams)?;
+                    let epilogue =
+                        Epilogue { norm: Some(&input.post_norm), scale: 1.0, residual: None, gain: block.gain };
+                    self.layer_input(layer, input, inputs, streams, n_rows, epilogue, y)?;
+                    let n_streams = self.hyper.streams.map_or(1, |streams| streams.n);
+                    self.device.streams(streams, n_rows, self.hyper.width, &Streams::Add(n_streams, y), predicted)?;
+                    std::mem::swap(streams, predicted);
+                }
             }
         }
+        if let Some(StreamProjections { join, .. }) = self.weights.streams.as_ref().filter(|_| part.is_wanted) {
+            self.device.streams(streams, n_rows, self.hyper.width, &Streams::Join(join), x)?;
+        }
         Ok(())
+    }
+
+    /// The embeddings that all layers have of `tokens`, whose usual ones are `x`.
+    fn layer_inputs(
+        &self,
+        tokens: &[u32],
+        x: &Buffer,
+        known: &mut Vec<u32>,
+        projected: &mut Buffer,
+        inputs: &mut Buffer,
+    ) -> Result<()> {
+        let (Some(made), Some(dim)) = (&self.weights.layer_inputs, self.hyper.layer_input_dim) else { return Ok(()) };
+        let (n_rows, n_layers) = (tokens.len(), self.hyper.n_layers);
+        known.clear();
+        known.extend(tokens.iter().map(|&token| if (token as usize) < made.n_rows { token } else { 0 }));
+        let scale = 1.0 / (self.hyper.width as f32).sqrt();
+        let plain = Epilogue { norm: None, scale, residual: None, gain: 1.0 };
+        self.device.linear(x, n_rows, None, &made.projection, plain, inputs)?;
+        let normed = Epilogue { norm: Some(&made.norm), scale: 1.0, residual: None, gain: 1.0 };
+        self.device.norm(inputs, n_rows * n_layers, dim, normed, projected)?;
+        let scale = (dim as f32 / 2.0).sqrt();
+        Ok(self.device.embed(&made.table, known, scale, Some(projected), inputs)?)
+    }
+
+    /// What layer `layer` makes of its embedding.
+    #[allow(clippy::too_many_arguments, reason = "place, input, weights and result")]
+    fn layer_input(
+        &self,
+        layer: usize,
+        weights: &BlockInput,
+        inputs: &Buffer,
+        x: &Buffer,
+        n_rows: usize,
+        epilogue: Epilogue<'_>,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let dim = self.hyper.layer_input_dim.unwrap_or(0);
+        let args = LayerInput {
+            scale: weights.scale.as_ref(),
+            gate: &weights.gate,
+            activation: self.hyper.activation,
+            inputs,
+            stride: self.hyper.n_layers * dim,
+            first: layer * dim,
+            output: &weights.output,
+            epilogue,
+        };
+        Ok(self.device.layer_input(x, n_rows, &args, out)?)
+    }
+
+    /// `out = x + n + norm(right · left · n)`, `n` being what attention reads (Menghani et al. 2024, "LAuReL").
+    #[allow(clippy::too_many_arguments, reason = "weights, input, scratch and result")]
+    fn low_rank(
+        &self,
+        block: &Block,
+        own: &BlockStreams,
+        x: &Buffer,
+        n_rows: usize,
+        narrow: &mut Buffer,
+        sum: &mut Buffer,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let norm = block.attn_norm.as_ref();
+        let both = Epilogue { norm, scale: 1.0, residual: Some(x), gain: 1.0 };
+        self.device.norm(x, n_rows, self.hyper.width, both, sum)?;
+        let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
+        self.device.linear(x, n_rows, norm, &own.left, plain, narrow)?;
+        let epilogue = Epilogue { norm: Some(&own.right_norm), scale: 1.0, residual: Some(sum), gain: 1.0 };
+        Ok(self.device.linear(narrow, n_rows, None, &own.right, epilogue, out)?)
     }
 
     /// What a layer makes of the positions that a row sees, in one of the buffers; none when only the cache was to be filled.
@@ -293,9 +409,23 @@ impl Model {
                 return Ok(is_wanted.then_some(attention));
             }
             AttentionWeights::DeltaRule { qkv, z, b, a, taps, decay, shift, head_norm, params } => {
-                let &DeltaParams { n_k_heads, n_v_heads, k_dim, v_dim, .. } = params;
-                let args =
-                    DeltaRule { norm, qkv, z, b, a, taps, decay, shift, head_norm, n_k_heads, n_v_heads, k_dim, v_dim };
+                let &DeltaParams { n_k_heads, n_v_heads, in_turns, k_dim, v_dim, .. } = params;
+                let args = DeltaRule {
+                    norm,
+                    qkv,
+                    z,
+                    b,
+                    a,
+                    taps,
+                    decay,
+                    shift,
+                    head_norm,
+                    n_k_heads,
+                    n_v_heads,
+                    in_turns,
+                    k_dim,
+                    v_dim,
+                };
                 device.delta_rule(x, rows, &args, cache, layer, attention)?;
                 return Ok(is_wanted.then_some(attention));
             }
@@ -305,7 +435,8 @@ impl Model {
         if !is_wanted {
             return Ok(None);
         }
-        device.attend(q, rows, &self.attend(params, block), cache, layer, attention)?;
+        let kept_in = params.shares.unwrap_or(layer);
+        device.attend(q, rows, &self.attend(params, block), cache, kept_in, attention)?;
         Ok(Some(match &block.attention {
             AttentionWeights::Plain { gate: Some(gate), .. } => {
                 device.output_gate(x, rows.len(), norm, gate, attention, q)?;
@@ -333,14 +464,15 @@ impl Model {
     ) -> Result<()> {
         let norm = block.attn_norm.as_ref();
         match &block.attention {
-            AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope, .. } => {
+            AttentionWeights::Plain { q, k, v, q_norm, k_norm, v_norm, rope, .. } => {
                 let args = Qkv {
                     norm,
                     q,
-                    k,
-                    v,
+                    k: k.as_ref(),
+                    v: v.as_ref(),
                     q_norm: q_norm.as_ref(),
                     k_norm: k_norm.as_ref(),
+                    v_norm: v_norm.as_ref(),
                     norm_after_rope: self.hyper.architecture.norm_after_rope,
                     rope: rope.as_ref(),
                     n_heads: params.n_heads,
@@ -390,21 +522,54 @@ impl Model {
     ) -> Result<()> {
         let norm = block.ffn_norm.as_ref();
         let activation = self.hyper.activation;
-        let epilogue = self.epilogue(block.ffn_post_norm.as_ref(), residual);
-        match &block.feed_forward {
-            FeedForwardWeights::Dense(dense) => self.dense(dense, norm, n_rows, x, epilogue, out)?,
-            FeedForwardWeights::Experts { shared, rule, router, choice_bias, gate, up, down } => {
-                let epilogue = match (shared, spare) {
-                    (Some(shared), Some(spare)) => {
-                        self.dense(shared, norm, n_rows, x, epilogue, spare)?;
-                        Epilogue { residual: Some(spare), ..epilogue }
-                    }
-                    _ => epilogue,
+        // What follows in the layer has its scale instead.
+        let gain = if block.input.is_some() { 1.0 } else { block.gain };
+        let epilogue = Epilogue { gain, ..self.epilogue(block.ffn_post_norm.as_ref(), residual) };
+        let (shared, branches, args) = match &block.feed_forward {
+            FeedForwardWeights::Dense(dense) => return self.dense(dense, norm, n_rows, x, epilogue, out),
+            FeedForwardWeights::Experts {
+                shared,
+                branches,
+                rule,
+                router_norm,
+                router,
+                expert_scale,
+                choice_bias,
+                gate,
+                up,
+                down,
+            } => {
+                let args = Experts {
+                    norm: branches.as_ref().map_or(norm, |branches| Some(&branches.experts)),
+                    router_norm: router_norm.as_ref(),
+                    router,
+                    choice_bias: choice_bias.as_ref(),
+                    expert_scale: expert_scale.as_ref(),
+                    rule: *rule,
+                    gate: Some(gate),
+                    up,
+                    down,
+                    activation,
+                    epilogue,
                 };
-                let (rule, choice_bias, gate) = (*rule, choice_bias.as_ref(), Some(gate));
-                let args = Experts { norm, router, choice_bias, rule, gate, up, down, activation, epilogue };
-                self.device.experts(x, n_rows, &args, out)?;
+                (shared, branches, args)
             }
+        };
+        match (shared, spare, branches) {
+            (Some(shared), Some(spare), None) => {
+                self.dense(shared, norm, n_rows, x, Epilogue { gain: 1.0, ..epilogue }, spare)?;
+                let epilogue = Epilogue { residual: Some(spare), ..epilogue };
+                self.device.experts(x, n_rows, &Experts { epilogue, ..args }, out)?;
+            }
+            (Some(shared), Some(spare), Some(norms)) => {
+                let own = Epilogue { norm: Some(&norms.dense_post), scale: 1.0, residual: None, gain: 1.0 };
+                self.dense(shared, norm, n_rows, x, own, spare)?;
+                let both = Epilogue { norm: Some(&norms.experts_post), residual: Some(spare), ..own };
+                self.device.experts(x, n_rows, &Experts { epilogue: both, ..args }, out)?;
+                self.device.norm(out, n_rows, self.hyper.width, epilogue, spare)?;
+                std::mem::swap(out, spare);
+            }
+            _ => self.device.experts(x, n_rows, &args, out)?,
         }
         Ok(())
     }
@@ -418,15 +583,15 @@ impl Model {
         epilogue: Epilogue<'_>,
         out: &mut Buffer,
     ) -> Result<()> {
-        let DenseWeights { gate, up, inner_norm, down, output_gate } = weights;
+        let &DenseWeights { ref gate, ref up, sparsity, ref inner_norm, ref down, ref output_gate } = weights;
         let (gate, inner_norm, output_gate) = (gate.as_ref(), inner_norm.as_ref(), output_gate.as_ref());
-        let args =
-            FeedForward { norm, gate, up, inner_norm, down, activation: self.hyper.activation, output_gate, epilogue };
+        let activation = self.hyper.activation;
+        let args = FeedForward { norm, gate, up, sparsity, inner_norm, down, activation, output_gate, epilogue };
         Ok(self.device.feed_forward(x, n_rows, &args, out)?)
     }
 
     fn epilogue<'a>(&self, norm: Option<&'a Norm>, residual: &'a Buffer) -> Epilogue<'a> {
-        Epilogue { norm, scale: self.hyper.residual_scale, residual: Some(residual) }
+        Epilogue { norm, scale: self.hyper.residual_scale, residual: Some(residual), gain: 1.0 }
     }
 
     /// Logits of some rows of a batch, of the chunk that starts at `start`, to `host_logits[at..]`.

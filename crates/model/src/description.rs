@@ -73,6 +73,7 @@ const FIELDS: &[Field] = &[
         let kinds = [("short-convolution", Recurrence::ShortConv), ("delta-rule", Recurrence::DeltaRule)];
         put(&mut a.recurrence, choice(v, &kinds).map(Some))
     }),
+    field("house_heads_in_turns", FLAG, |a, v| put(&mut a.house_heads_in_turns, v.as_bool())),
     field("gated_attention", FLAG, |a, v| put(&mut a.gated_attention, v.as_bool())),
     field("adjusts_feed_forward", FLAG, |a, v| put(&mut a.adjusts_feed_forward, v.as_bool())),
     field("norms", "\"before\", \"around\" or \"after\"", |a, v| {

@@ -38,6 +38,17 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.grouped", &["new_decoder_architecture"]),
     ("attention.key_length", &["head_dim"]),
     ("attention.value_length", &["head_dim"]),
+    ("attention.key_length_swa", &["head_dim"]),
+    ("attention.value_length_swa", &["head_dim"]),
+    ("attention.key_length_global", &["global_head_dim"]),
+    ("attention.head_count_kv_global", &["num_global_key_value_heads"]),
+    ("attention.values_are_keys", &["attention_k_eq_v"]),
+    ("attention.shared_kv_layers", &["num_kv_shared_layers"]),
+    ("embedding_length_per_layer_input", &["hidden_size_per_layer_input"]),
+    ("altup.num_inputs", &["altup_num_inputs"]),
+    ("altup.active_idx", &["altup_active_idx"]),
+    ("altup.limit", &["altup_coef_clip"]),
+    ("activation_sparsity", &["activation_sparsity_pattern"]),
     ("attention.layer_norm_rms_epsilon", &["rms_norm_eps", "layer_norm_epsilon", "norm_eps"]),
     (
         "attention.layer_norm_epsilon",
@@ -68,7 +79,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("attention.temperature_length", &["floor_scale"]),
     ("attention.temperature_scale", &["attn_scale"]),
     ("expert_count", &["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"]),
-    ("expert_used_count", &["num_experts_per_tok", "moe_k", "moe_topk"]),
+    ("expert_used_count", &["num_experts_per_tok", "top_k_experts", "moe_k", "moe_topk"]),
     ("expert_group_count", &["n_group"]),
     ("expert_group_used_count", &["topk_group"]),
     ("expert_scoring", &["scoring_func"]),
@@ -80,7 +91,15 @@ const KEYS: &[(&str, &[&str])] = &[
     ("rope.dimension_count", &["qk_rope_head_dim", "rotary_dim"]),
     ("rope.layers", &["no_rope_layers"]),
     ("rope.none_every", &["no_rope_layer_interval"]),
-    ("rope.dimension_fraction", &["partial_rotary_factor", "rotary_pct", "rope_parameters.partial_rotary_factor"]),
+    (
+        "rope.dimension_fraction",
+        &[
+            "partial_rotary_factor",
+            "rotary_pct",
+            "rope_parameters.partial_rotary_factor",
+            "rope_parameters.full_attention.partial_rotary_factor",
+        ],
+    ),
     (
         "rope.freq_base",
         &["rope_theta", "rotary_emb_base", "rope_parameters.rope_theta", "rope_parameters.full_attention.rope_theta"],
@@ -183,10 +202,14 @@ pub(crate) const OTHER_MODALITIES: &[&str] = &[
     "vision_model.",
     "visual.",
     "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
     "multi_modal_projector.",
     "model.vision_tower.",
     "model.visual.",
     "model.audio_tower.",
+    "model.embed_vision.",
+    "model.embed_audio.",
     "model.multi_modal_projector.",
     // Layers that guess further tokens.
     "mtp.",
@@ -273,6 +296,15 @@ pub(crate) fn key(metadata: &Metadata, key: &str) -> String {
     }
 }
 
+/// Where a layer has a number of its own under `key`, if it does.
+pub(crate) fn own_key(metadata: &Metadata, key: &str, layer: usize) -> Option<String> {
+    let names = KEYS.iter().find(|(house, _)| *house == key).map_or(&[][..], |(_, names)| names);
+    let candidates = SCOPES
+        .iter()
+        .flat_map(|scope| names.iter().map(move |name| format!("{scope}.per_layer_config.{layer}.{name}")));
+    candidates.into_iter().find(|key| metadata.get(key).is_some())
+}
+
 /// The activation called `name`.
 pub(crate) fn activation(name: &str) -> Option<Activation> {
     ACTIVATIONS.iter().find(|(n, _)| *n == name).map(|&(_, activation)| activation)
@@ -303,7 +335,16 @@ pub(crate) struct Root {
 }
 
 /// Names within a root that are no layer's, and the list of layers: the house's name and the usual one here.
-const ROOT_NAMES: &[(&str, &str)] = &[("token_embd", "embed_tokens"), ("output_norm", "norm"), ("layers", "layers")];
+const ROOT_NAMES: &[(&str, &str)] = &[
+    ("token_embd", "embed_tokens"),
+    ("output_norm", "norm"),
+    ("layers", "layers"),
+    ("per_layer_token_embd", "embed_tokens_per_layer"),
+    ("per_layer_model_proj", "per_layer_model_projection"),
+    ("per_layer_proj_norm", "per_layer_projection_norm"),
+    ("altup_proj", "altup_projections.{}"),
+    ("altup_unembd_proj", "altup_unembed_projections.{}"),
+];
 
 const ROOTS: &[Root] = &[
     Root { prefix: "model.", head: "lm_head" },
@@ -372,7 +413,8 @@ pub(crate) fn layer_parts(architecture: &Architecture) -> Vec<&'static str> {
     const NO_PARTS: &[&str] = &["token_embd", "position_embd", "output_norm", "output", "layers"];
     let all = LAYER_TENSORS.iter().map(|(house, _)| *house).chain(architecture.renamed.iter().map(|(house, _)| *house));
     let mut parts = Vec::new();
-    for part in all.map(|part| part.strip_suffix(".weight").or(part.strip_suffix(".bias")).unwrap_or(part)) {
+    let kinds = [".weight", ".bias", ".scale"];
+    for part in all.map(|part| kinds.iter().find_map(|kind| part.strip_suffix(kind)).unwrap_or(part)) {
         if !parts.contains(&part) && !NO_PARTS.contains(&part) {
             parts.push(part);
         }

@@ -8,6 +8,7 @@ use crate::architecture::{NormPlaces, Recurrence, WindowPattern, WindowedRope};
 use crate::convention::{Convention, Names};
 use crate::hugging_face::{self, LayerKind};
 use crate::keys::Keys;
+use crate::layers::{head_dims, layer_input_dim, own_kv_heads, shares, sparsity, streams};
 use crate::rope::RopeParams;
 use crate::{Architecture, Error, Result};
 use checkpoint::Checkpoint;
@@ -16,11 +17,11 @@ use compute::{Activation, NormKind, QueryGrowth, RouterGroups, RouterRule};
 /// Layers at most.
 const MAX_LAYERS: usize = 4096;
 /// Heads of a layer at most, and experts.
-const MAX_HEADS: usize = 65_536;
+pub(crate) const MAX_HEADS: usize = 65_536;
 /// Tokens in a vocabulary at most.
 const MAX_VOCAB: usize = 16 << 20;
 /// Elements in one head, in the residual stream or in a feed-forward block at most.
-const MAX_WIDTH: usize = 1 << 24;
+pub(crate) const MAX_WIDTH: usize = 1 << 24;
 /// Elements of all layers' states at most.
 const MAX_STATE: usize = 1 << 30;
 /// Positions that a short convolution sees at most.
@@ -53,6 +54,8 @@ pub struct DeltaParams {
     pub n_k_heads: usize,
     /// Heads of V; a multiple of those of K.
     pub n_v_heads: usize,
+    /// V heads take the K heads in turns; otherwise consecutive ones share a K head.
+    pub in_turns: bool,
     /// Width of a Q or K head.
     pub k_dim: usize,
     /// Width of a V head.
@@ -100,8 +103,12 @@ pub struct LayerParams {
     pub head_dim: usize,
     /// Width of a value head.
     pub v_head_dim: usize,
+    /// The layer whose keys and values it reads; none: its own.
+    pub shares: Option<usize>,
     /// What mixes its positions.
     pub mixer: Mixer,
+    /// Of the activations in its dense block only what is so many standard deviations above their mean counts.
+    pub sparsity: Option<f32>,
     /// Width of a dense feed-forward block.
     pub n_ff: usize,
     /// Positions that a query sees, itself among them; none: all before it.
@@ -126,6 +133,11 @@ impl LayerParams {
     /// Width of all value heads together.
     pub fn v_dim(&self) -> usize {
         self.n_kv_heads * self.v_head_dim
+    }
+
+    /// Key and value heads that it has in the cache.
+    pub fn n_cached_heads(&self) -> usize {
+        if self.shares.is_some() { 0 } else { self.n_kv_heads }
     }
 
     /// Width of the attention result before its output projection.
@@ -157,6 +169,17 @@ pub struct LatentParams {
     pub nope_dim: usize,
     /// Width of a head's result.
     pub v_dim: usize,
+}
+
+/// Residual streams side by side (Gemma 3n), of which layers compute the first and predict the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StreamParams {
+    /// How many.
+    pub n: usize,
+    /// Width of the low-rank addition to the first one.
+    pub rank: usize,
+    /// What factors of corrections are cut to.
+    pub limit: f32,
 }
 
 /// The mixture of experts, if the model has one.
@@ -191,6 +214,10 @@ pub struct HyperParams {
     pub latent: Option<LatentParams>,
     /// Experts, for the layers that have their tensors.
     pub experts: Option<ExpertParams>,
+    /// Width of the embedding of a token that each layer has, in models that have it.
+    pub layer_input_dim: Option<usize>,
+    /// Residual streams, in models that have several.
+    pub streams: Option<StreamParams>,
     /// What layers apply between their products.
     pub activation: Activation,
     /// Whether attention and feed-forward of a layer read the same input.
@@ -233,7 +260,7 @@ impl HyperParams {
         refuse_what_is_not_built(&keys)?;
         let names = Names::new(checkpoint, keys.convention, architecture);
         let width = keys.required("embedding_length", MAX_WIDTH)?;
-        let n_layers = keys.required("block_count", MAX_LAYERS)?;
+        let n_layers = n_layers(&keys)?;
         let n_vocab = n_vocab(checkpoint, &keys, &names, width)?;
         let context_length = keys.required("context_length", MAX_CONTEXT)?;
         let latent = latent(&keys)?;
@@ -255,9 +282,10 @@ impl HyperParams {
             None if architecture.width_scaled_queries_at == Some(n_layers) => width as f32 / first.n_heads as f32,
             None => latent.as_ref().map_or(first.head_dim, |l| l.rope_dim + l.nope_dim) as f32,
         };
-        let rotating = latent.as_ref().map_or(first.head_dim, |l| l.rope_dim);
+        let head_dim_of = |local: bool| layers.iter().find(|l| l.local == local).unwrap_or(first).head_dim;
+        let rotating = latent.as_ref().map_or(head_dim_of(false), |l| l.rope_dim);
         let rope = match has_rope {
-            true => RopeParams::read(&keys, rotating, context_length)?,
+            true => RopeParams::read(&keys, rotating, head_dim_of(true).min(MAX_WIDTH), context_length)?,
             false => RopeParams::none(context_length),
         };
         let sharpness = if latent.is_some() { rope.score_factor } else { 1.0 };
@@ -273,6 +301,8 @@ impl HyperParams {
             n_layers,
             bare_head_norms: bare_head_norms(&keys, experts.as_ref())?,
             experts,
+            layer_input_dim: layer_input_dim(&keys, n_layers)?,
+            streams: streams(&keys, &names, n_layers)?,
             activation: activation(&keys)?,
             parallel: keys.flag("use_parallel_residual")?.unwrap_or(architecture.parallel),
             norm_eps: norm_eps(&keys)?,
@@ -285,7 +315,10 @@ impl HyperParams {
                 None if architecture.root_width_embedding => (width as f32).sqrt(),
                 None => 1.0,
             },
-            attention_scale: keys.factor("attention.scale")?.unwrap_or(sharpness / scale_width.sqrt()),
+            attention_scale: match keys.factor("attention.scale")?.or(architecture.default_attention_scale) {
+                Some(scale) => scale,
+                None => sharpness / scale_width.sqrt(),
+            },
             attention_softcap: keys.factor_or("attn_logit_softcapping", architecture.default_attention_softcap)?,
             query_growth: query_growth(&keys)?,
             residual_scale: keys.factor("residual_scale")?.or(by_depth).unwrap_or(1.0),
@@ -295,6 +328,11 @@ impl HyperParams {
             layers,
             latent,
         })
+    }
+
+    /// The last layer that leaves something in the cache: what those after it make is only for the rows at hand.
+    pub(crate) fn last_kept(&self) -> usize {
+        self.layers.iter().rposition(|layer| layer.shares.is_none()).unwrap_or(0)
     }
 
     /// Whether layers normalize their input.
@@ -363,6 +401,14 @@ fn bare_head_norms(keys: &Keys<'_>, experts: Option<&ExpertParams>) -> Result<bo
     Ok(keys.flag("attention.head_norms")?.unwrap_or(by_size))
 }
 
+/// Layers of the model. GGUF files count those that guess further tokens as well, which come last.
+fn n_layers(keys: &Keys<'_>) -> Result<usize> {
+    let (key, all) = ("nextn_predict_layers", keys.required("block_count", MAX_LAYERS)?);
+    let guessing = keys.count_or_zero(key, MAX_LAYERS)?.unwrap_or(0);
+    let own = all.checked_sub(guessing).filter(|&own| own > 0);
+    own.ok_or_else(|| keys.bad(key, guessing, &format!("there are {all} layers in all")))
+}
+
 /// Rows of the embedding, whose other dimension must be the width.
 fn n_vocab(checkpoint: &Checkpoint, keys: &Keys<'_>, names: &Names<'_>, width: usize) -> Result<usize> {
     let name = "token_embd.weight";
@@ -412,12 +458,15 @@ fn layers(
         given => given.unwrap_or_else(|| n_heads.clone()),
     };
     let mixers = mixers(keys, names, n_layers, width)?;
+    let windows = windows(keys, architecture, n_layers)?;
     let by_division = n_heads.first().map_or(0, |n| width / n);
-    let head_dim = keys.count("attention.key_length", MAX_WIDTH)?.unwrap_or(by_division);
-    let v_head_dim = keys.count("attention.value_length", MAX_WIDTH)?.unwrap_or(by_division);
-    if head_dim == 0 || v_head_dim == 0 {
+    let dims = head_dims(keys, &windows, by_division)?;
+    if dims.iter().any(|&(k_dim, v_dim)| k_dim == 0 || v_dim == 0) {
         return Err(keys.bad("attention.head_count", n_heads.first().copied().unwrap_or(0), "more heads than width"));
     }
+    let n_kv_heads = own_kv_heads(keys, n_kv_heads, &windows)?;
+    let shares = shares(keys, &windows)?;
+    let sparsity = sparsity(keys, n_layers)?;
     let of_tensors = architecture.adjusts_feed_forward && keys.convention == Convention::HuggingFace;
     let given = keys.per_layer("feed_forward_length", n_layers, 0, MAX_WIDTH)?;
     let n_ff = match given.filter(|_| !of_tensors) {
@@ -426,15 +475,15 @@ fn layers(
         None if keys.count("expert_count", MAX_HEADS)?.is_some() => vec![0; n_layers],
         None => return Err(keys.missing("feed_forward_length")),
     };
-    let windows = windows(keys, architecture, n_layers)?;
     let rotating = keys.list("rope.layers", n_layers)?;
     let has_windows = windows.iter().any(|(window, _)| window.is_some());
     let only_windowed = has_windows && architecture.windowed_rope == WindowedRope::Only;
     let none_every = keys.count("rope.none_every", MAX_LAYERS)?.or(architecture.no_rope_every);
     let mut layers = Vec::with_capacity(n_layers);
-    for (i, ((((n_heads, n_kv_heads), mixer), n_ff), (window, local))) in
-        n_heads.into_iter().zip(n_kv_heads).zip(mixers).zip(n_ff).zip(windows).enumerate()
-    {
+    let of_layers = n_heads.into_iter().zip(n_kv_heads).zip(mixers).zip(n_ff).zip(windows).zip(dims).zip(sparsity);
+    for (i, ((((((n_heads, n_kv_heads), mixer), n_ff), (window, local)), dims), sparsity)) in of_layers.enumerate() {
+        let (head_dim, v_head_dim) = dims;
+        let shares = shares.get(i).copied().flatten();
         let n_kv_heads = if mixer == Mixer::Attention { n_kv_heads } else { 0 };
         if mixer == Mixer::Attention && n_heads.checked_rem(n_kv_heads) != Some(0) {
             return Err(keys.bad(kv_key, n_kv_heads, &format!("it must divide the {n_heads} query heads")));
@@ -452,7 +501,25 @@ fn layers(
             None if only_windowed => window.is_some(),
             None => none_every.is_none_or(|every| (i + 1) % every != 0),
         };
-        layers.push(LayerParams { n_heads, n_kv_heads, head_dim, v_head_dim, mixer, n_ff, window, local, rotates });
+        let layer = LayerParams {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            v_head_dim,
+            shares,
+            mixer,
+            sparsity,
+            n_ff,
+            window,
+            local,
+            rotates,
+        };
+        let of = |l: &LayerParams| (l.n_kv_heads, l.head_dim, l.v_head_dim, l.mixer);
+        if shares.and_then(|j| layers.get(j)).is_some_and(|source| of(source) != of(&layer)) {
+            let what = format!("layer {i} that reads keys and values of other heads than its own");
+            return Err(Error::Unsupported { what });
+        }
+        layers.push(layer);
     }
     Ok(layers)
 }
@@ -515,7 +582,8 @@ fn delta(keys: &Keys<'_>) -> Result<DeltaParams> {
     if k_dim.checked_mul(v_dim).and_then(|n| n.checked_mul(n_v_heads)).is_none_or(|n| n > MAX_STATE) {
         return Err(keys.bad("ssm.state_size", k_dim, "the state of its heads is too large"));
     }
-    Ok(DeltaParams { n_taps: taps(keys, "ssm.conv_kernel")?, n_k_heads, n_v_heads, k_dim, v_dim })
+    let in_turns = keys.convention == Convention::House && keys.architecture().house_heads_in_turns;
+    Ok(DeltaParams { n_taps: taps(keys, "ssm.conv_kernel")?, n_k_heads, n_v_heads, in_turns, k_dim, v_dim })
 }
 
 /// The parts of latent attention, where the file has them.

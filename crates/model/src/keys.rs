@@ -4,7 +4,7 @@
 //! spell them (`convention.rs`).
 
 use crate::convention::Convention;
-use crate::{Architecture, Error, Result};
+use crate::{Architecture, Error, Result, hugging_face};
 use checkpoint::{Metadata, Value, ValueType};
 
 /// The keys of one file.
@@ -86,6 +86,19 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A count from 1 to `max` that a layer has of its own.
+    pub(crate) fn own_count(&self, key: &str, layer: usize, max: usize) -> Result<Option<usize>> {
+        let own = match self.convention {
+            Convention::HuggingFace => hugging_face::own_key(self.metadata, key, layer),
+            Convention::House | Convention::Meta => None,
+        };
+        let Some(full) = own else { return Ok(None) };
+        let Some(value) = self.metadata.u64(&full)? else { return Ok(None) };
+        let n = usize::try_from(value).ok().filter(|n| (1..=max).contains(n));
+        let why = format!("it must be from 1 to {max}");
+        n.map(Some).ok_or_else(|| Error::BadKey { key: full, value: value.to_string(), why })
+    }
+
     /// The number that a list repeats: some files give one per layer of what the family has once.
     fn uniform(&self, full: &str) -> Option<u64> {
         let Some(Value::Array(array)) = self.metadata.get(full) else { return None };
@@ -140,6 +153,15 @@ impl<'a> Keys<'a> {
 
     /// Finite numbers, as many as `len`.
     pub(crate) fn floats(&self, key: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        let Some(values) = self.numbers(key, len)? else { return Ok(None) };
+        match values.iter().find(|v| !v.is_finite()) {
+            Some(v) => Err(self.bad(key, v, "each must be finite")),
+            None => Ok(Some(values)),
+        }
+    }
+
+    /// Numbers of any kind, as many as `len`.
+    pub(crate) fn numbers(&self, key: &str, len: usize) -> Result<Option<Vec<f32>>> {
         let full = self.full(key);
         let Some(array) = self.metadata.array(&full)? else { return Ok(None) };
         let number = |v: Value| v.as_f32().or_else(|| v.as_integer().map(|i| i as f32));
@@ -148,10 +170,7 @@ impl<'a> Keys<'a> {
         if values.len() != len {
             return Err(self.bad(key, format!("{} long", values.len()), &format!("it must have {len} numbers")));
         }
-        match values.iter().find(|v| !v.is_finite()) {
-            Some(v) => Err(self.bad(key, v, "each must be finite")),
-            None => Ok(Some(values)),
-        }
+        Ok(Some(values))
     }
 
     /// A truth value.

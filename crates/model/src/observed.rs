@@ -6,7 +6,7 @@
 
 use crate::HyperParams;
 use crate::export;
-use crate::weights::{AttentionWeights, Block, DenseWeights, FeedForwardWeights};
+use crate::weights::{AttentionWeights, Block, BlockInput, BlockStreams, DenseWeights, FeedForwardWeights};
 use checkpoint::Checkpoint;
 use compute::{Observer, Weight};
 use std::collections::BTreeSet;
@@ -31,11 +31,11 @@ fn matrices(block: &mut Block) -> Vec<Named<'_>> {
     let mut all: Vec<Named<'_>> = Vec::new();
     match &mut block.attention {
         // What is in one matrix has one input.
-        AttentionWeights::Plain { q, k, v, .. } => all.extend([
-            (["attn_q", "attn_qkv"].as_slice(), &mut q.weight),
-            (["attn_k"].as_slice(), &mut k.weight),
-            (["attn_v"].as_slice(), &mut v.weight),
-        ]),
+        AttentionWeights::Plain { q, k, v, .. } => {
+            all.push((&["attn_q", "attn_qkv"], &mut q.weight));
+            all.extend(k.iter_mut().map(|k| (["attn_k"].as_slice(), &mut k.weight)));
+            all.extend(v.iter_mut().map(|v| (["attn_v"].as_slice(), &mut v.weight)));
+        }
         AttentionWeights::Latent { q_down, q, kv_down, k_up, v_up, .. } => {
             all.extend(q_down.iter_mut().map(|(down, _)| (["attn_q_a"].as_slice(), &mut down.weight)));
             all.extend([
@@ -46,22 +46,30 @@ fn matrices(block: &mut Block) -> Vec<Named<'_>> {
             ]);
         }
         AttentionWeights::ShortConv { input, .. } => all.push((&["shortconv.in_proj"], &mut input.weight)),
-        AttentionWeights::DeltaRule { qkv, z, b, .. } => all.extend([
+        AttentionWeights::DeltaRule { qkv, z, b, a, .. } => all.extend([
             (["attn_qkv", "ssm_in"].as_slice(), &mut qkv.weight),
             (["attn_gate"].as_slice(), &mut z.weight),
-            (["ssm_ba"].as_slice(), &mut b.weight),
+            (["ssm_beta", "ssm_ba"].as_slice(), &mut b.weight),
+            (["ssm_alpha"].as_slice(), &mut a.weight),
         ]),
+    }
+    if let Some(BlockStreams { left, right, .. }) = &mut block.streams {
+        all.extend([(["laurel_l"].as_slice(), &mut left.weight), (["laurel_r"].as_slice(), &mut right.weight)]);
+    }
+    if let Some(BlockInput { gate, output, .. }) = &mut block.input {
+        all.extend([(["inp_gate"].as_slice(), &mut gate.weight), (["proj"].as_slice(), &mut output.weight)]);
     }
     all.push((&["attn_output", "shortconv.out_proj", "ssm_out"], &mut block.o.weight));
     match &mut block.feed_forward {
         FeedForwardWeights::Dense(weights) => all.extend(dense([&["ffn_gate"], &["ffn_up"], &["ffn_down"]], weights)),
         FeedForwardWeights::Experts { shared, router, gate, up, down, .. } => {
-            let names: [Names; 3] = [&["ffn_gate_shexp"], &["ffn_up_shexp"], &["ffn_down_shexp"]];
+            let names: [Names; 3] =
+                [&["ffn_gate_shexp", "ffn_gate"], &["ffn_up_shexp", "ffn_up"], &["ffn_down_shexp", "ffn_down"]];
             all.extend(shared.iter_mut().flat_map(|shared| dense(names, shared)));
             all.extend([
                 (["ffn_gate_inp"].as_slice(), &mut router.weight),
                 (["ffn_gate_exps"].as_slice(), &mut gate.weight),
-                (["ffn_up_exps"].as_slice(), &mut up.weight),
+                (["ffn_up_exps", "ffn_gate_up_exps"].as_slice(), &mut up.weight),
                 (["ffn_down_exps"].as_slice(), &mut down.weight),
             ]);
         }

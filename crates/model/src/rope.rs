@@ -17,6 +17,13 @@ pub enum RopeScaling {
     None,
     /// Each frequency divided by its own number, from one of two lists chosen by the size of the context.
     LongRope,
+    /// Only the leading pairs of a head turn, by frequencies divided by `factor`.
+    Leading {
+        /// Which part of the pairs, above 0.
+        share: f64,
+        /// The divisor, above 0.
+        factor: f64,
+    },
     /// All frequencies divided by `factor`.
     Linear {
         /// The divisor, above 0.
@@ -57,6 +64,8 @@ pub struct RopeParams {
     pub pairing: RopePairing,
     /// Leading elements of a head that rotate; even, at most the head's width.
     pub n_dims: usize,
+    /// The same in local layers.
+    pub local_n_dims: usize,
     /// The base of the frequencies.
     pub base: f64,
     /// Base in local layers, which are never scaled; none: the same.
@@ -77,9 +86,17 @@ pub struct RopeParams {
 
 impl RopeParams {
     /// Reads and validates the keys `rope.*`.
-    pub(crate) fn read(keys: &Keys<'_>, head_dim: usize, context_length: usize) -> Result<RopeParams> {
+    pub(crate) fn read(
+        keys: &Keys<'_>,
+        head_dim: usize,
+        local_head_dim: usize,
+        context_length: usize,
+    ) -> Result<RopeParams> {
         let dims_key = "rope.dimension_count";
-        let n_dims = match (keys.count(dims_key, usize::MAX)?, keys.factor("rope.dimension_fraction")?) {
+        let scaling = scaling(keys)?;
+        let is_whole = matches!(scaling, RopeScaling::Leading { .. });
+        let fraction = keys.factor("rope.dimension_fraction")?.filter(|_| !is_whole);
+        let n_dims = match (keys.count(dims_key, usize::MAX)?, fraction) {
             (Some(n_dims), _) => n_dims,
             (None, Some(fraction)) => (head_dim as f64 * f64::from(fraction)) as usize,
             (None, None) => head_dim,
@@ -96,9 +113,16 @@ impl RopeParams {
                 other => Ok(other.map(f64::from)),
             }
         };
+        let local_key = "rope.dimension_count_swa";
+        let local_usual = if local_head_dim == head_dim { n_dims } else { local_head_dim };
+        let local_n_dims = keys.count(local_key, usize::MAX)?.unwrap_or(local_usual);
+        if local_n_dims % 2 != 0 || local_n_dims > local_head_dim {
+            let why =
+                format!("the elements of a head that rotate must be even and at most {local_head_dim}, its width");
+            return Err(keys.bad(local_key, local_n_dims, &why));
+        }
         let original_key = "rope.scaling.original_context_length";
         let original_context = keys.count(original_key, usize::MAX)?;
-        let scaling = scaling(keys)?;
         let (divisors, magnitudes) = match scaling {
             RopeScaling::LongRope => (divisors(keys, n_dims / 2)?, magnitudes(keys)?),
             _ => (None, None),
@@ -110,6 +134,7 @@ impl RopeParams {
         Ok(RopeParams {
             pairing: keys.convention.pairing(keys.architecture()),
             n_dims,
+            local_n_dims,
             base: base("rope.freq_base")?.unwrap_or(10_000.0) * base_factor(keys, n_dims)?,
             local_base: base("rope.freq_base_swa")?.or(keys.architecture().default_local_rope_base),
             scaling,
@@ -126,6 +151,7 @@ impl RopeParams {
         RopeParams {
             pairing: RopePairing::Halves,
             n_dims: 0,
+            local_n_dims: 0,
             base: 10_000.0,
             local_base: None,
             scaling: RopeScaling::None,
@@ -159,6 +185,13 @@ impl RopeParams {
         match self.scaling {
             RopeScaling::None | RopeScaling::LongRope | RopeScaling::Dynamic { .. } => 1.0,
             RopeScaling::Linear { factor } => 1.0 / factor,
+            RopeScaling::Leading { share, factor } => {
+                if pair < (share * self.n_dims as f64 / 2.0) as usize {
+                    1.0 / factor
+                } else {
+                    0.0
+                }
+            }
             RopeScaling::Bands { factor, low, high } => {
                 let turns = plain * self.original_context as f64 / std::f64::consts::TAU;
                 between(factor, ((turns - low) / (high - low)).clamp(0.0, 1.0))
@@ -182,7 +215,7 @@ impl RopeParams {
     /// The same in local layers, which no scaling touches.
     pub fn local_frequencies(&self) -> Vec<f32> {
         let base = self.local_base.unwrap_or(self.base);
-        (0..self.n_dims / 2).map(|pair| unscaled(base, pair, self.n_dims) as f32).collect()
+        (0..self.local_n_dims / 2).map(|pair| unscaled(base, pair, self.local_n_dims) as f32).collect()
     }
 
     /// What rotated values are multiplied with (scores get its square), in a context that `is_long` or not.
@@ -313,6 +346,10 @@ fn scaling(keys: &Keys<'_>) -> Result<RopeScaling> {
         None | Some("linear") => Ok(RopeScaling::Linear { factor }),
         Some("none") => Ok(RopeScaling::None),
         Some("longrope") => Ok(RopeScaling::LongRope),
+        Some("proportional") => {
+            let share = keys.factor("rope.dimension_fraction")?.map_or(1.0, f64::from);
+            Ok(RopeScaling::Leading { share, factor })
+        }
         Some("dynamic") => Ok(RopeScaling::Dynamic { factor }),
         Some("bands") => {
             let [low_key, high_key] = ["rope.scaling.low_freq_factor", "rope.scaling.high_freq_factor"];
@@ -344,6 +381,7 @@ mod tests {
         RopeParams {
             pairing: RopePairing::Halves,
             n_dims: 8,
+            local_n_dims: 8,
             base: 10_000.0,
             local_base: Some(100.0),
             scaling,
@@ -372,6 +410,7 @@ mod tests {
         let bands = RopeScaling::Bands { factor: 8.0, low: 1.0, high: 4.0 };
         let kept = (2048.0 * 0.01 / std::f32::consts::TAU - 1.0) / 3.0;
         check(bands, None, [1.0, 0.1, 0.01 * ((1.0 - kept) / 8.0 + kept), 0.001 / 8.0]);
+        check(RopeScaling::Leading { share: 0.5, factor: 2.0 }, None, [0.5, 0.05, 0.0, 0.0]);
         // twice the original context: the base times (2·2 - 1)^(8/6)
         let root = 3f32.powf(1.0 / 3.0);
         check(RopeScaling::Dynamic { factor: 2.0 }, None, [1.0, 0.1 / root, 0.01 / root.powi(2), 0.001 / 3.0]);

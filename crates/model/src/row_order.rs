@@ -1,7 +1,7 @@
 //! Where a row of the house's tensor is in Hugging Face's tensor of the same name, in the families where that differs: pairs
 //! of RoPE that are neighbours here and in halves there, and Q, K and V that lie by head there.
 
-use crate::{Architecture, HyperParams, LayerParams};
+use crate::{Architecture, HyperParams, LayerParams, Mixer};
 use compute::RopePairing;
 use std::ops::Range;
 
@@ -66,12 +66,40 @@ pub(crate) fn by_head(params: &LayerParams) -> [Vec<Range<usize>>; 3] {
     [rows(0, group), rows(group, params.head_dim), rows(group + params.head_dim, params.v_head_dim)]
 }
 
+/// Where the rows of a part of a layer with the delta rule (for `ssm_out`, its columns) lie there, in a family whose V heads
+/// take the K heads in turns here. Empty: all lie alike.
+pub(crate) fn in_turns(architecture: &Architecture, params: &LayerParams, part: &str) -> Vec<Range<usize>> {
+    let Mixer::DeltaRule(delta) = params.mixer else { return Vec::new() };
+    let share = delta.n_v_heads / delta.n_k_heads.max(1);
+    let (before, len) = match part {
+        _ if !architecture.house_heads_in_turns || share == 1 => return Vec::new(),
+        "attn_qkv" | "ssm_conv1d" => (2 * delta.k_width(), delta.v_dim),
+        "attn_gate" | "ssm_out" => (0, delta.v_dim),
+        "ssm_beta" | "ssm_alpha" | "ssm_a" | "ssm_dt" => (0, 1),
+        _ => return Vec::new(),
+    };
+    let there = (0..delta.n_v_heads).map(|head| head % delta.n_k_heads * share + head / delta.n_k_heads);
+    let heads = there.map(|head| before + head * len..before + (head + 1) * len);
+    std::iter::once(0..before).filter(|run| !run.is_empty()).chain(heads).collect()
+}
+
+/// Whether the columns of the house's tensor `name` lie otherwise there.
+pub(crate) fn turns_columns(architecture: &Architecture, hyper: &HyperParams, name: &str) -> bool {
+    let layer = name.strip_prefix("blk.").and_then(|rest| rest.strip_suffix(".ssm_out.weight"));
+    let params = layer.and_then(|layer| hyper.layers.get(layer.parse::<usize>().ok()?));
+    params.is_some_and(|params| !in_turns(architecture, params, "ssm_out").is_empty())
+}
+
 /// For each of the `n` rows of the house's tensor `name`, the row there. `None`: all lie alike.
 pub(crate) fn theirs(architecture: &Architecture, hyper: &HyperParams, name: &str, n: usize) -> Option<Vec<usize>> {
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
     let (layer, part) = (layer.parse().ok()?, part.rsplit_once('.')?.0);
     if part == "attn_qkv" && architecture.fused_by_head {
         return Some(by_head(hyper.layers.get(layer)?).into_iter().flatten().flatten().collect());
+    }
+    let turned = in_turns(architecture, hyper.layers.get(layer)?, part);
+    if !turned.is_empty() && part != "ssm_out" {
+        return Some(turned.into_iter().flatten().collect());
     }
     let heads = heads(architecture, hyper, layer, part, n);
     if heads.is_empty() { None } else { Some((0..n).map(|row| source_row(&heads, row)).collect()) }

@@ -12,6 +12,8 @@ pub(crate) struct ScratchSizes {
     spare: usize,
     q: usize,
     attention: usize,
+    inputs: usize,
+    streams: usize,
     n_logit_rows: usize,
     logits: usize,
     /// Also what a device needs within an operation, of which the feed-forward block's is the most.
@@ -32,12 +34,17 @@ impl ScratchSizes {
         let mixed = hyper.layers.iter().map(|layer| layer.mixed_dim(hyper.width)).max().unwrap_or(0);
         // Results that pass a gate take that place as well.
         let gated = if hyper.architecture.gated_attention { widest(LayerParams::attention_dim) } else { 0 };
-        let q = rows_of(widest(LayerParams::q_dim).max(n_heads * v_dim).max(gated))?;
+        let narrow = hyper.streams.map_or(0, |streams| streams.rank);
+        let q = rows_of(widest(LayerParams::q_dim).max(n_heads * v_dim).max(gated).max(narrow))?;
         let attention = rows_of(mixed)?;
         let n_logit_rows = (MAX_LOGITS / hyper.n_vocab).clamp(1, max_rows);
         let logits = n_logit_rows.checked_mul(hyper.n_vocab).ok_or_else(overflow)?;
         let shared_n_ff = hyper.experts.as_ref().and_then(|e| e.shared_n_ff);
-        let spare = if hyper.parallel || shared_n_ff.is_some() { residual } else { 0 };
+        let has_branches = shared_n_ff.is_some() || hyper.experts.is_some() && hyper.has_post_norms();
+        let spare = if hyper.parallel || has_branches || hyper.streams.is_some() { residual } else { 0 };
+        let inputs = hyper.layer_input_dim.unwrap_or(0).checked_mul(hyper.n_layers).ok_or_else(overflow)?;
+        let inputs = rows_of(inputs)?;
+        let streams = residual.checked_mul(hyper.streams.map_or(0, |streams| streams.n)).ok_or_else(overflow)?;
         let dense = rows_of(widest(|layer| layer.n_ff).max(shared_n_ff.unwrap_or(0)))?;
         let slots = hyper.experts.as_ref().map_or((0, 0), |e| (e.rule.n_used, e.n_ff));
         let chosen = rows_of(slots.0)?;
@@ -49,9 +56,11 @@ impl ScratchSizes {
             Mixer::DeltaRule(delta) => 2 * delta.qkv_width() + delta.v_width() + 2 * delta.n_v_heads,
         });
         let recurrence = rows_of(recurrence.max().unwrap_or(0))?;
-        let parts = [residual, residual, spare, q, attention, logits, residual, hidden, hidden, outputs, recurrence];
-        let bytes = parts.iter().try_fold(0u64, |sum, &n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
-        Ok(ScratchSizes { residual, spare, q, attention, n_logit_rows, logits, bytes: bytes.ok_or_else(overflow)? })
+        let own = [residual, residual, spare, q, attention, logits, inputs, inputs, streams, streams];
+        let mut parts = own.into_iter().chain([residual, hidden, hidden, outputs, recurrence]);
+        let bytes = parts.try_fold(0u64, |sum, n| sum.checked_add(u64::try_from(n).ok()?.checked_mul(4)?));
+        let bytes = bytes.ok_or_else(overflow)?;
+        Ok(ScratchSizes { residual, spare, q, attention, inputs, streams, n_logit_rows, logits, bytes })
     }
 
     /// Takes that memory from the device.
@@ -62,6 +71,11 @@ impl ScratchSizes {
             spare: device.alloc(self.spare)?,
             q: device.alloc(self.q)?,
             attention: device.alloc(self.attention)?,
+            inputs: device.alloc(self.inputs)?,
+            projected: device.alloc(self.inputs)?,
+            streams: device.alloc(self.streams)?,
+            predicted: device.alloc(self.streams)?,
+            known: Vec::new(),
             narrow: device.alloc(0)?,
             logits: device.alloc(self.logits)?,
             n_logit_rows: self.n_logit_rows,
@@ -78,12 +92,20 @@ pub(crate) struct Scratch {
     pub(crate) x: Buffer,
     /// The residual stream within a block, between attention and feed-forward.
     pub(crate) y: Buffer,
-    /// A third of their size, for models whose layers have two branches; else empty.
+    /// A third of their size, for models whose layers have two branches or several streams; else empty.
     pub(crate) spare: Buffer,
     /// Queries, `[max_rows, n_heads · head_dim]`.
     pub(crate) q: Buffer,
     /// Attention's result, `[max_rows, n_heads · v_head_dim]`, or that of a recurrence.
     pub(crate) attention: Buffer,
+    /// The embeddings that layers have of tokens, `[max_rows, n_layers · dim]`, and a part of them.
+    pub(crate) inputs: Buffer,
+    pub(crate) projected: Buffer,
+    /// Residual streams before a layer and within it, `[n_streams, rows, width]`, in models that have several.
+    pub(crate) streams: Buffer,
+    pub(crate) predicted: Buffer,
+    /// Tokens by their rows in the layers' table.
+    pub(crate) known: Vec<u32>,
     /// What an addition to the embedding makes of tokens, `[max_rows, rank]`; as wide as the widest one needs.
     pub(crate) narrow: Buffer,
     /// Logits on the device, `[n_logit_rows, n_vocab]`.

@@ -19,7 +19,7 @@ pub use simd::Isa;
 
 use crate::{
     Attend, Buffer, DeltaRule, Device, DeviceInfo, Epilogue, Error, Experts, FeedForward, KvCache, KvSpec, LatentQkv,
-    Logits, Norm, Precision, Projection, Qkv, Result, Rows, ShortConv, Weight, WeightUse,
+    LayerInput, Logits, Norm, Precision, Projection, Qkv, Result, Rows, ShortConv, Streams, Weight, WeightUse,
 };
 use memory::Memory;
 use op::Work;
@@ -150,8 +150,8 @@ impl Device for CpuDevice {
         op::embed::embed(&mut self.work(), table, tokens, scale, residual, out)
     }
 
-    fn norm(&self, x: &Buffer, n_rows: usize, width: usize, norm: &Norm, out: &mut Buffer) -> Result<()> {
-        op::norm::norm(&mut self.work(), x, n_rows, width, norm, out)
+    fn norm(&self, x: &Buffer, n_rows: usize, width: usize, epilogue: Epilogue<'_>, out: &mut Buffer) -> Result<()> {
+        op::linear::norm(&mut self.work(), x, n_rows, width, &epilogue, out)
     }
 
     fn linear(
@@ -248,6 +248,14 @@ impl Device for CpuDevice {
 
     fn experts(&self, x: &Buffer, n_rows: usize, args: &Experts<'_>, out: &mut Buffer) -> Result<()> {
         op::experts::experts(&mut self.work(), x, n_rows, args, out)
+    }
+
+    fn layer_input(&self, x: &Buffer, n_rows: usize, args: &LayerInput<'_>, out: &mut Buffer) -> Result<()> {
+        op::layer_input::layer_input(&mut self.work(), x, n_rows, args, out)
+    }
+
+    fn streams(&self, x: &Buffer, n_rows: usize, width: usize, step: &Streams<'_>, out: &mut Buffer) -> Result<()> {
+        op::streams::streams(&mut self.work(), x, n_rows, width, step, out)
     }
 
     fn logits(&self, x: &Buffer, wanted: &[u32], args: &Logits<'_>, out: &mut Buffer) -> Result<()> {

@@ -8,7 +8,7 @@ use compute::{
 };
 use tensor::{DType, HostTensor, Shape, SharedBytes};
 
-const PLAIN: Epilogue<'static> = Epilogue { norm: None, scale: 1.0, residual: None };
+const PLAIN: Epilogue<'static> = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
 
 fn device() -> CpuDevice {
     CpuDevice::new(CpuOptions { threads: Some(2), precision: Precision::Fast, isa: None }).unwrap()

@@ -77,8 +77,9 @@ fn run(device: &CpuDevice, case: &Case, passes: &[&[usize]]) -> Vec<f32> {
     let qkv = Qkv {
         norm: Some(&norm.norm),
         q: &q.projection,
-        k: &k.projection,
-        v: &v.projection,
+        k: Some(&k.projection),
+        v: Some(&v.projection),
+        v_norm: None,
         q_norm: Some(&q_norm.norm),
         k_norm: Some(&k_norm.norm),
         rope: Some(&rope),

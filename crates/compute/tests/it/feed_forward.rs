@@ -39,13 +39,14 @@ fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, 
     let mut out = device.alloc(n * width).unwrap();
     let args = FeedForward {
         norm: Some(&norm.norm),
+        sparsity: None,
         gate: gate.as_ref().map(|g| &g.projection),
         up: &up.projection,
         inner_norm: inner.as_ref().map(|n| &n.norm),
         down: &down.projection,
         activation,
         output_gate: None,
-        epilogue: Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&x_buffer) },
+        epilogue: Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&x_buffer), gain: 1.0 },
     };
     device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
     let h = hidden(gate.as_ref(), &up, activation, 0, &norm.apply(&wide(&x)));
@@ -86,13 +87,14 @@ fn gated_outputs() {
         let mut out = device.alloc(n * width).unwrap();
         let args = FeedForward {
             norm: Some(&norm.norm),
+            sparsity: None,
             gate: Some(&gate.projection),
             up: &up.projection,
             inner_norm: None,
             down: &down.projection,
             activation: Activation::Silu,
             output_gate: Some(&open_vector),
-            epilogue: Epilogue { norm: None, scale: 0.5, residual: Some(&x_buffer) },
+            epilogue: Epilogue { norm: None, scale: 0.5, residual: Some(&x_buffer), gain: 1.0 },
         };
         device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
         let mut expected = wide(&x);
@@ -170,6 +172,8 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
     let mut out = device.alloc(n * width).unwrap();
     let args = Experts {
         norm: Some(&norm.norm),
+        router_norm: None,
+        expert_scale: None,
         router: &router.projection,
         choice_bias: choice_bias.as_ref(),
         rule,
@@ -177,7 +181,7 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
         up: &up.projection,
         down: &down.projection,
         activation: Activation::Silu,
-        epilogue: Epilogue { norm: None, scale: 1.0, residual: Some(&x_buffer) },
+        epilogue: Epilogue { norm: None, scale: 1.0, residual: Some(&x_buffer), gain: 1.0 },
     };
     device.experts(&x_buffer, n, &args, &mut out).unwrap();
     let mut expected = wide(&x);

@@ -8,3 +8,4 @@ mod linear;
 mod low_rank;
 mod recurrent;
 mod reference;
+mod streams;

@@ -141,7 +141,9 @@ fn short_convolutions() {
 #[test]
 fn delta_rules() {
     for device in devices(Precision::F32) {
-        for (n_k, n_v, k_dim, v_dim, n_taps) in [(2, 4, 8, 16, 4), (1, 3, 16, 32, 2), (3, 3, 6, 10, 3)] {
+        for (n_k, n_v, in_turns, k_dim, v_dim, n_taps) in
+            [(2, 4, false, 8, 16, 4), (2, 6, true, 8, 16, 3), (1, 3, false, 16, 32, 2), (3, 3, false, 6, 10, 3)]
+        {
             let (k_width, v_width) = (n_k * k_dim, n_v * v_dim);
             let width = 2 * k_width + v_width;
             let norm = TestNorm::new(&device, NormKind::Rms, WIDTH, 3);
@@ -164,6 +166,7 @@ fn delta_rules() {
                 head_norm: &head_norm.norm,
                 n_k_heads: n_k,
                 n_v_heads: n_v,
+                in_turns,
                 k_dim,
                 v_dim,
             };
@@ -178,7 +181,7 @@ fn delta_rules() {
                 let mut result = Vec::new();
                 for head in 0..n_v {
                     let mut state = vec![vec![0.0; v_dim]; k_dim];
-                    let k_head = head / (n_v / n_k);
+                    let k_head = if in_turns { head % n_k } else { head / (n_v / n_k) };
                     for (t, x) in inputs.iter().enumerate() {
                         let at =
                             |channel: usize| activate(Activation::Silu, convolved(&taps, width, &mixed[..=t], channel));

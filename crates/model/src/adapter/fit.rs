@@ -151,7 +151,8 @@ impl Fit<'_> {
         if theirs == ours {
             return Ok(rows);
         }
-        if hyper.latent.is_some() && placed.name.contains(".attn_") {
+        let is_latent = hyper.latent.is_some() && placed.name.contains(".attn_");
+        if is_latent || row_order::turns_columns(architecture, hyper, &placed.name) {
             let what = format!("an adapter in another order of rows than the model's file for {}", placed.own);
             return Err(Error::Unsupported { what });
         }

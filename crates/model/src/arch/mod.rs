@@ -17,6 +17,8 @@ mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma3n;
+mod gemma4;
 mod glm4;
 mod glm4moe;
 mod gpt2;
@@ -45,6 +47,8 @@ mod phimoe;
 mod qwen2;
 mod qwen2moe;
 mod qwen3;
+mod qwen35;
+mod qwen35moe;
 mod qwen3moe;
 mod qwen3next;
 mod seed_oss;
@@ -59,10 +63,6 @@ pub(crate) use llama::{BANDS_TYPE, META};
 
 /// Families that are known and not supported, by their names in either convention, and what their models need.
 pub(crate) const NOT_SUPPORTED: &[(&[&str], &str)] = &[
-    (
-        &["gemma3n", "gemma3n_text", "gemma4", "gemma4_text"],
-        "embeddings for every layer and layers that share keys and values",
-    ),
     (&["mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv6", "rwkv7"], "a recurrent state in place of attention"),
     (
         &["jamba", "bamba", "falcon_h1", "falcon-h1", "granitemoehybrid", "granitehybrid", "nemotron_h", "zamba2"],
@@ -81,6 +81,8 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
+    &gemma3n::GEMMA3N,
+    &gemma4::GEMMA4,
     &phi3::PHI3,
     &granite::GRANITE,
     &olmo2::OLMO2,
@@ -126,4 +128,6 @@ pub(crate) const ARCHITECTURES: &[&Architecture] = &[
     &lfm2::LFM2,
     &lfm2moe::LFM2MOE,
     &qwen3next::QWEN3NEXT,
+    &qwen35::QWEN35,
+    &qwen35moe::QWEN35MOE,
 ];

@@ -4,6 +4,7 @@
 //! no key for, this program's own reader has one.
 
 use crate::architecture::{WindowPattern, WindowedRope};
+use crate::layers::USUAL_LIMIT;
 use crate::rope::RopeScaling;
 use crate::{Error, HyperParams, LayerParams, Mixer, Result};
 use checkpoint::Value;
@@ -74,9 +75,16 @@ impl Numbers<'_> {
             Mixer::DeltaRule(_) => attending,
             Mixer::Attention | Mixer::ShortConv { .. } => layer.n_kv_heads,
         })?;
-        let first = |of: fn(&LayerParams) -> usize| hyper.layers.first().map_or(0, of);
-        self.count("attention.key_length", first(|layer| layer.head_dim))?;
-        self.count("attention.value_length", first(|layer| layer.v_head_dim))?;
+        let of = |local: bool| hyper.layers.iter().find(|layer| layer.local == local).or(hyper.layers.first());
+        let dims = |local: bool| of(local).map_or((0, 0), |layer| (layer.head_dim, layer.v_head_dim));
+        let ((k_dim, v_dim), narrow) = (dims(false), dims(true));
+        self.count("attention.key_length", k_dim)?;
+        self.count("attention.value_length", v_dim)?;
+        if narrow != (k_dim, v_dim) || hyper.architecture.values_may_be_keys {
+            self.count("attention.key_length_swa", narrow.0)?;
+            self.count("attention.value_length_swa", narrow.1)?;
+        }
+        self.sharing()?;
         if let Some(latent) = &hyper.latent {
             latent.q_rank.map_or(Ok(()), |rank| self.count("attention.q_lora_rank", rank))?;
             self.count("attention.kv_lora_rank", latent.rank)?;
@@ -98,6 +106,29 @@ impl Numbers<'_> {
         Ok(())
     }
 
+    /// Which layers read what others keep, the embeddings of layers, several residual streams, sparse activations.
+    fn sharing(&mut self) -> Result<()> {
+        let hyper = self.hyper;
+        let n_shared = hyper.layers.iter().filter(|layer| layer.shares.is_some()).count();
+        if n_shared > 0 || hyper.architecture.says_sharing {
+            self.count("attention.shared_kv_layers", n_shared)?;
+            self.count("embedding_length_per_layer_input", hyper.layer_input_dim.unwrap_or(0))?;
+        }
+        if let Some(streams) = hyper.streams {
+            self.count("altup.num_inputs", streams.n)?;
+            self.count("altup.active_idx", 0)?;
+            if streams.limit != USUAL_LIMIT {
+                self.float("altup.limit", streams.limit);
+            }
+        }
+        if hyper.layers.iter().any(|layer| layer.sparsity.is_some()) || hyper.architecture.default_sparsity.is_some() {
+            // Below everything: all of it counts.
+            let deviations = hyper.layers.iter().map(|layer| layer.sparsity.unwrap_or(f32::NEG_INFINITY));
+            self.put("activation_sparsity_scale", Value::floats(&deviations.collect::<Vec<f32>>()));
+        }
+        Ok(())
+    }
+
     /// Factors and caps, where they are not what a reader assumes.
     fn scales(&mut self) -> Result<()> {
         let (hyper, a) = (self.hyper, self.hyper.architecture);
@@ -113,7 +144,7 @@ impl Numbers<'_> {
         let logits = if a.logit_scale_divides { exact_reciprocal(hyper.logit_scale) } else { hyper.logit_scale };
         for (key, value, assumed) in [
             ("embedding_scale", hyper.embedding_scale, embedding),
-            ("attention.scale", hyper.attention_scale, sharpness / scaled.sqrt()),
+            ("attention.scale", hyper.attention_scale, a.default_attention_scale.unwrap_or(sharpness / scaled.sqrt())),
             ("residual_scale", hyper.residual_scale, 1.0),
             ("logit_scale", logits, 1.0),
         ] {
@@ -149,14 +180,21 @@ impl Numbers<'_> {
         }
         let rope = &self.hyper.rope;
         self.count("rope.dimension_count", rope.n_dims)?;
+        if self.hyper.architecture.rope_sections {
+            let n = u32::try_from(rope.n_dims / 2).unwrap_or(0);
+            self.put("rope.dimension_sections", Value::counts(&[n.div_ceil(3), (n + 1) / 3, n / 3, 0]));
+        }
         self.float("rope.freq_base", rope.base as f32);
         if let Some(base) = rope.local_base {
             self.float("rope.freq_base_swa", base as f32);
         }
+        if rope.local_n_dims != rope.n_dims {
+            self.count("rope.dimension_count_swa", rope.local_n_dims)?;
+        }
         let original = rope.original_context;
         match rope.scaling {
-            // Bands become a tensor of divisors.
-            RopeScaling::None | RopeScaling::Bands { .. } => {}
+            // Bands, and pairs that do not turn, become a tensor of divisors.
+            RopeScaling::None | RopeScaling::Bands { .. } | RopeScaling::Leading { .. } => {}
             RopeScaling::Linear { factor } => {
                 self.put("rope.scaling.type", Value::text("linear"));
                 self.float("rope.scaling.factor", factor as f32);
@@ -226,7 +264,10 @@ impl Numbers<'_> {
             WindowPattern::Every => true,
             WindowPattern::AllButLastOf(period) => !(layer + 1).is_multiple_of(period),
         };
-        if !sizes.is_empty() && layers.iter().enumerate().any(|(i, layer)| layer.window.is_some() != assumed(i)) {
+        let is_said = a.says_sharing;
+        if !sizes.is_empty()
+            && (is_said || layers.iter().enumerate().any(|(i, layer)| layer.window.is_some() != assumed(i)))
+        {
             let flags: Vec<bool> = layers.iter().map(|layer| layer.window.is_some()).collect();
             self.put("attention.sliding_window_pattern", Value::flags(&flags));
         }
@@ -303,8 +344,13 @@ pub(super) fn check(source: &HyperParams, written: &HyperParams) -> Result<()> {
     // The order of rows, and what became tensors.
     expected.rope.pairing = written.rope.pairing;
     expected.tied_embeddings = written.tied_embeddings;
+    for layer in &mut expected.layers {
+        if let Mixer::DeltaRule(delta) = &mut layer.mixer {
+            delta.in_turns = source.architecture.house_heads_in_turns;
+        }
+    }
     expected.rope.divisors = None;
-    if matches!(source.rope.scaling, RopeScaling::Bands { .. } | RopeScaling::LongRope) {
+    if matches!(source.rope.scaling, RopeScaling::Bands { .. } | RopeScaling::Leading { .. } | RopeScaling::LongRope) {
         expected.rope.scaling = RopeScaling::None;
     }
     if !matches!(source.rope.scaling, RopeScaling::Yarn { .. } | RopeScaling::LongRope) {
@@ -322,6 +368,7 @@ pub(super) fn check(source: &HyperParams, written: &HyperParams) -> Result<()> {
     let single = |x: f64| f64::from(x as f32);
     expected.rope.attention_factor = single(expected.rope.attention_factor);
     expected.rope.base = single(expected.rope.base);
+    expected.rope.local_base = expected.rope.local_base.map(single);
     if expected == *written {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use crate::hugging_face;
 use crate::load::{transposed, unit_rows};
 use crate::rope::RopeScaling;
 use crate::row_order::{self, Heads, source_row};
-use crate::{Architecture, Error, ExpertOrder, HyperParams, Result};
+use crate::{Architecture, Error, ExpertOrder, HyperParams, Mixer, Result};
 use checkpoint::{Checkpoint, TensorInfo};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -40,12 +40,14 @@ enum Source {
     Transposed(String, [usize; 2], Vec<Range<usize>>),
     /// Runs of rows that become as many matrices `[n_in, n_out]`, each of which becomes `[n_out, n_in]`.
     TransposedRuns(String, [usize; 2], Vec<Range<usize>>),
+    /// A matrix whose columns are put in another order, one run after another: whole blocks.
+    Columns(String, Vec<Range<usize>>),
     /// A matrix whose rows are brought to the length 1.
     UnitRows(String),
     /// A vector of the source with `offset` added and its elements in another order.
     Vector { name: String, offset: f32, heads: Vec<Heads>, runs: Vec<Range<usize>> },
-    /// The negative of the power of a vector of the source.
-    NegativePower(String),
+    /// The negative of the power of a vector of the source, its elements in another order.
+    NegativePower(String, Vec<Range<usize>>),
     /// Numbers.
     Made(Vec<f32>),
 }
@@ -77,6 +79,12 @@ impl ExportTensor {
                 checkpoint.release(&stored);
                 Ok(Rows::new(vec![turned], Vec::new()))
             }
+            Source::Columns(name, runs) => {
+                let stored = checkpoint.load(name)?;
+                let turned = self.columns(&stored, runs).map_err(|e| self.failed(e))?;
+                checkpoint.release(&stored);
+                Ok(Rows::new(vec![turned], Vec::new()))
+            }
             Source::UnitRows(name) => {
                 let stored = checkpoint.load(name)?;
                 let unit = unit_rows(&stored).map_err(|e| self.failed(e))?;
@@ -86,15 +94,12 @@ impl ExportTensor {
             Source::Vector { name, offset, heads, runs } => {
                 let values = checkpoint.load(name)?.to_f32().map_err(|e| self.failed(e))?;
                 let at = |i: usize| values.get(source_row(heads, i)).copied().unwrap_or_default() + offset;
-                let order: Vec<usize> = match runs.as_slice() {
-                    [] => (0..values.len()).collect(),
-                    runs => runs.iter().cloned().flatten().collect(),
-                };
-                made(&order.into_iter().map(at).collect::<Vec<f32>>())
+                made(&order(runs, values.len()).into_iter().map(at).collect::<Vec<f32>>())
             }
-            Source::NegativePower(name) => {
+            Source::NegativePower(name, runs) => {
                 let values = checkpoint.load(name)?.to_f32().map_err(|e| self.failed(e))?;
-                made(&values.iter().map(|v| -v.exp()).collect::<Vec<f32>>())
+                let at = |i: usize| values.get(i).copied().unwrap_or_default();
+                made(&order(runs, values.len()).into_iter().map(|i| -at(i).exp()).collect::<Vec<f32>>())
             }
             Source::Made(values) => made(values),
         }
@@ -115,6 +120,23 @@ impl ExportTensor {
         gathered.and_then(plain).and_then(|plain| transposed(&plain, n_in, n_out)).map_err(|e| self.failed(e))
     }
 
+    /// Columns in another order; those of blocks that the runs would cut become single numbers.
+    fn columns(&self, stored: &HostTensor, runs: &[Range<usize>]) -> tensor::Result<HostTensor> {
+        let block = stored.dtype().block_len();
+        let is_whole = runs.iter().all(|run| run.start.is_multiple_of(block) && run.end.is_multiple_of(block));
+        let plain = match is_whole {
+            true => stored.clone(),
+            false => HostTensor::from_f32(stored.name(), *stored.shape(), &stored.to_f32()?)?,
+        };
+        let (block, size) = (plain.dtype().block_len(), plain.dtype().block_bytes());
+        let bytes = plain.bytes().chunks_exact(plain.row_bytes().max(1)).flat_map(|row| {
+            let part = |run: &Range<usize>| row.get(run.start / block * size..run.end / block * size);
+            runs.iter().filter_map(part).flatten().copied()
+        });
+        let bytes = SharedBytes::from_vec(bytes.collect());
+        HostTensor::new(&self.name, plain.dtype(), self.shape, bytes)
+    }
+
     fn failed(&self, source: tensor::Error) -> Error {
         Error::Tensor { name: self.name.clone(), source }
     }
@@ -132,6 +154,11 @@ impl ExportTensor {
     }
 }
 
+/// The numbers of `runs`; all of `n` where there are none.
+fn order(runs: &[Range<usize>], n: usize) -> Vec<usize> {
+    if runs.is_empty() { (0..n).collect() } else { runs.iter().cloned().flatten().collect() }
+}
+
 /// Parts of a layer that are quantized, and what they are. Other matrices count as [`Place::Other`].
 const PLACES: &[(&str, Place)] = &[
     ("token_embd", Place::Embedding),
@@ -145,7 +172,25 @@ const PLACES: &[(&str, Place)] = &[
 ];
 
 /// Matrices that decide rather than compute, or are too small to matter: they stay exact.
-const EXACT: &[&str] = &["ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "ssm_conv1d", "shortconv.conv"];
+const EXACT: &[&str] = &[
+    "ffn_gate_inp",
+    "ffn_gate_inp_shexp",
+    "position_embd",
+    "ssm_conv1d",
+    "shortconv.conv",
+    "per_layer_model_proj",
+    "altup_proj",
+    "altup_unembd_proj",
+    "altup_correct_coef",
+    "altup_predict_coef",
+    "altup_router",
+    "laurel_l",
+    "laurel_r",
+];
+
+/// Tensors beside the usual embedding that are no layer's.
+const LAYER_WIDE: &[&str] =
+    &["per_layer_token_embd", "per_layer_model_proj", "per_layer_proj_norm", "altup_proj", "altup_unembd_proj"];
 
 /// Parts that are vectors, whatever their shape in the source.
 const VECTORS: &[&str] = &["ffn_gate_inp_shexp", "exp_probs_b", "attn_sinks"];
@@ -206,7 +251,7 @@ fn renamed(
     let names = Names::new(checkpoint, convention, architecture);
     let is_tied = hyper.tied_embeddings.unwrap_or(names.find("output.weight").is_none());
     let mut maker = Maker { checkpoint, names, hyper, is_tied, used: HashSet::new(), tensors: Vec::new() };
-    for base in ["token_embd", "position_embd"] {
+    for base in ["token_embd", "position_embd"].iter().chain(LAYER_WIDE) {
         maker.add(base, None)?;
     }
     maker.tensors.extend(factors(hyper));
@@ -241,9 +286,9 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Adds the weight and bias called `base`, where the source has them.
+    /// Adds the weight, bias and scale called `base`, where the source has them.
     fn add(&mut self, base: &str, layer: Option<usize>) -> Result<()> {
-        for kind in ["weight", "bias"] {
+        for kind in ["weight", "bias", "scale"] {
             let name = format!("{base}.{kind}");
             let Some(info) = self.names.find(&name).cloned() else { continue };
             let params = layer.and_then(|layer| self.hyper.layers.get(layer));
@@ -252,6 +297,7 @@ impl Maker<'_> {
             let n_pieces = match (part, params) {
                 ("attn_q_norm", Some(params)) => params.n_heads,
                 ("attn_k_norm", Some(params)) => params.n_kv_heads,
+                ("altup_proj" | "altup_unembd_proj", _) => self.hyper.streams.map_or(0, |streams| streams.n - 1),
                 _ => self.hyper.experts.as_ref().map_or(0, |experts| experts.n_experts),
             };
             if let Some(pieces) = self.names.pieces(&name, n_pieces) {
@@ -260,6 +306,7 @@ impl Maker<'_> {
             } else if part == "attn_kv_b" && kind == "weight" {
                 self.keys_and_values(&info, layer.unwrap_or(0))?;
             } else if part == "ffn_up_exps"
+                && !self.names.house_spelling(&name).contains("gate_up")
                 && self.names.find(&format!("blk.{}.ffn_gate_exps.{kind}", layer.unwrap_or(0))).is_none()
             {
                 self.divided_experts(&info, layer.unwrap_or(0), kind)?;
@@ -289,7 +336,7 @@ impl Maker<'_> {
             dtype: DType::F32,
             source_bytes: info.bytes,
             site: None,
-            source: Source::NegativePower(info.name),
+            source: Source::NegativePower(info.name, self.in_turns(Some(layer), "ssm_a")),
         });
     }
 
@@ -488,8 +535,14 @@ impl Maker<'_> {
         let is_vector = shape.dims().len() == 1;
         let runs = layer.filter(|_| part == "attn_qkv").map_or_else(Vec::new, |layer| self.runs_by_head(layer));
         let (runs, heads) = if runs.is_empty() { (runs, heads) } else { (in_order(runs, &heads), Vec::new()) };
+        let columns = if part == "ssm_out" { self.in_turns(layer, part) } else { Vec::new() };
+        let runs = if runs.is_empty() && columns.is_empty() { self.in_turns(layer, part) } else { runs };
+        let per_row = if is_taps { shape.row_len() } else { 1 };
+        let runs: Vec<_> = runs.into_iter().map(|run| run.start * per_row..run.end * per_row).collect();
         let source = if let Some(dims) = turned {
             Source::Transposed(info.name.clone(), dims, Vec::new())
+        } else if !columns.is_empty() {
+            Source::Columns(info.name.clone(), columns)
         } else if name == "output.weight" && self.names.lacks_unit_rows(self.hyper.n_vocab) {
             Source::UnitRows(info.name.clone())
         } else if is_taps || is_vector && (offset != 0.0 || !heads.is_empty() || !runs.is_empty()) {
@@ -517,6 +570,12 @@ impl Maker<'_> {
         row_order::by_head(params).into_iter().flatten().collect()
     }
 
+    /// Where a part of a layer lies whose V heads take turns in the new file. Empty: it lies alike.
+    fn in_turns(&self, layer: Option<usize>, part: &str) -> Vec<Range<usize>> {
+        let params = layer.and_then(|layer| self.hyper.layers.get(layer));
+        params.map_or_else(Vec::new, |params| row_order::in_turns(self.hyper.architecture, params, part))
+    }
+
     /// Error: a matrix of a layer whose shape is not what the numbers say, in the order that the house has them.
     fn check_shape(&self, name: &str, info: &TensorInfo, shape: &Shape, layer: Option<usize>) -> Result<()> {
         let Some(params) = layer.and_then(|layer| self.hyper.layers.get(layer)) else { return Ok(()) };
@@ -525,12 +584,16 @@ impl Maker<'_> {
         let latent = self.hyper.latent.as_ref();
         let q_dim = latent.map_or(params.q_dim(), |latent| params.n_heads * (latent.rope_dim + latent.nope_dim));
         let attention_dim = latent.map_or(params.attention_dim(), |latent| params.n_heads * latent.v_dim);
+        let delta_width = match &params.mixer {
+            Mixer::DeltaRule(delta) => Some(delta.qkv_width()),
+            Mixer::Attention | Mixer::ShortConv { .. } => None,
+        };
         let shapes: &[[usize; 2]] = match base.rsplit('.').next().unwrap_or_default() {
             "attn_q" if self.hyper.architecture.gated_attention => &[[params.q_dim().saturating_mul(2), width]],
             "attn_q" => &[[q_dim, width]],
             "attn_k" => &[[params.k_dim(), width]],
             "attn_v" => &[[params.v_dim(), width]],
-            "attn_qkv" => &[[params.q_dim() + params.k_dim() + params.v_dim(), width]],
+            "attn_qkv" => &[[delta_width.unwrap_or(params.q_dim() + params.k_dim() + params.v_dim()), width]],
             "attn_output" => &[[width, attention_dim]],
             "ffn_gate" => &[[ff, width]],
             "ffn_up" => &[[ff, width], [ff.saturating_mul(2), width]],
@@ -596,12 +659,21 @@ fn in_order(runs: Vec<Range<usize>>, heads: &[Heads]) -> Vec<Range<usize>> {
     (0..rows.len()).filter_map(|row| rows.get(source_row(heads, row))).map(|&row| row..row + 1).collect()
 }
 
+/// What frequencies are divided by that are to be 0 (llama.cpp's number).
+const STANDSTILL: f32 = 1e30;
+
 /// What divides the frequencies of RoPE, where the house's files have tensors for it and not numbers.
 fn factors(hyper: &HyperParams) -> Vec<ExportTensor> {
     let rope = &hyper.rope;
     if let Some([short, long]) = &rope.divisors {
         let made = [("rope_factors_long.weight", long), ("rope_factors_short.weight", short)];
         return made.into_iter().filter_map(|(name, values)| ExportTensor::made(name, values.clone())).collect();
+    }
+    if let RopeScaling::Leading { factor, .. } = rope.scaling {
+        // What does not turn is divided by a number that leaves nothing of it.
+        let divisor = |frequency: &f32| if *frequency == 0.0 { STANDSTILL } else { factor as f32 };
+        let divisors = rope.frequencies(None, hyper.context_length).iter().map(divisor).collect();
+        return ExportTensor::made("rope_freqs.weight", divisors).into_iter().collect();
     }
     let RopeScaling::Bands { .. } = rope.scaling else { return Vec::new() };
     let scaled = rope.frequencies(None, hyper.context_length);

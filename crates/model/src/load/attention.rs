@@ -22,8 +22,15 @@ impl Loader<'_> {
         let width = self.hyper.width;
         let name = |part: &str| format!("blk.{i}.{part}");
         let mut gate = None;
-        let [q, k, v] = if self.has(&name("attn_qkv.weight")) {
-            self.fused(&name("attn_qkv"), self.qkv_rows(layer), width)?
+        let (q, k, v) = if layer.shares.is_some() {
+            // Files may have what nothing reads.
+            for part in ["attn_k.weight", "attn_k.bias", "attn_v.weight", "attn_v.bias", "attn_k_norm.weight"] {
+                self.used.insert(self.names.spelled(&name(part)));
+            }
+            (self.projection(&name("attn_q"), &[layer.q_dim(), width])?, None, None)
+        } else if self.has(&name("attn_qkv.weight")) {
+            let [q, k, v] = self.fused(&name("attn_qkv"), self.qkv_rows(layer), width)?;
+            (q, Some(k), Some(v))
         } else {
             let q = if self.hyper.architecture.gated_attention {
                 let [q, gate_of_q] = self.fused(&name("attn_q"), gated_rows(layer), width)?;
@@ -33,14 +40,25 @@ impl Loader<'_> {
                 self.projection(&name("attn_q"), &[layer.q_dim(), width])?
             };
             let k = self.projection(&name("attn_k"), &[layer.k_dim(), width])?;
-            [q, k, self.projection(&name("attn_v"), &[layer.v_dim(), width])?]
+            let is_key = self.hyper.architecture.values_may_be_keys && !self.has(&name("attn_v.weight"));
+            let v = if is_key { None } else { Some(self.projection(&name("attn_v"), &[layer.v_dim(), width])?) };
+            (q, Some(k), v)
         };
         let (kind, eps) = (self.hyper.architecture.norm, self.hyper.norm_eps);
         let has_bare = self.hyper.bare_head_norms && rope.is_some();
         let bare = has_bare.then_some(Norm { kind, weight: None, bias: None, eps });
         let q_norm = self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?.or(bare.clone());
-        let k_norm = self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?.or(bare);
-        Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, rope, gate })
+        let k_norm = match k {
+            Some(_) => self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?.or(bare),
+            None => None,
+        };
+        let v_norm = (self.hyper.architecture.bare_value_norms && k.is_some()).then_some(Norm {
+            kind,
+            weight: None,
+            bias: None,
+            eps,
+        });
+        Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, v_norm, rope, gate })
     }
 
     /// Latent attention. Files have what rotates of a head at its end, and the matrices of keys and values in one or apart.

@@ -4,15 +4,16 @@ use super::{
     Loader,
     fetch::{chosen_rows, in_tensor, only, transposed},
 };
+use crate::hyper::LayerParams;
 use crate::keys::Keys;
-use crate::weights::{DenseWeights, FeedForwardWeights};
+use crate::weights::{BranchNorms, DenseWeights, FeedForwardWeights};
 use crate::{Error, ExpertOrder, Result};
-use compute::{Projection, WeightUse};
+use compute::{Norm, Projection, WeightUse};
 use tensor::HostTensor;
 
 impl Loader<'_> {
-    pub(super) fn feed_forward(&mut self, i: usize, n_ff: usize) -> Result<FeedForwardWeights> {
-        let width = self.hyper.width;
+    pub(super) fn feed_forward(&mut self, i: usize, layer: &LayerParams) -> Result<FeedForwardWeights> {
+        let (width, dense_n_ff) = (self.hyper.width, layer.n_ff);
         let name = |part: &str| format!("blk.{i}.{part}");
         if let Some(experts) = self.hyper.experts.as_ref().filter(|_| self.has(&name("ffn_gate_inp.weight"))) {
             let (n, n_ff, rule) = (experts.n_experts, experts.n_ff, experts.rule);
@@ -23,8 +24,16 @@ impl Loader<'_> {
                 ],
                 false => self.fused_experts(&name("ffn_up_exps"), n, n_ff, width)?,
             };
+            let branches = self.branch_norms(i)?;
+            let shared = match &branches {
+                Some(_) => Some(self.dense(&["ffn_gate", "ffn_up", "ffn_down"].map(name), dense_n_ff)?),
+                None => self.shared_expert(i)?,
+            };
             return Ok(FeedForwardWeights::Experts {
-                shared: self.shared_expert(i)?,
+                shared,
+                branches,
+                router_norm: self.router_norm(&name("ffn_gate_inp.scale"))?,
+                expert_scale: self.optional_vector(&name("ffn_down_exps.scale"), n)?,
                 rule,
                 router: self.projection(&name("ffn_gate_inp"), &[n, width])?,
                 choice_bias: self.optional_vector(&name("exp_probs_b.bias"), n)?,
@@ -33,13 +42,38 @@ impl Loader<'_> {
                 down: self.expert_stack(&name("ffn_down_exps"), &[n, width, n_ff])?,
             });
         }
-        if n_ff == 0 {
+        if dense_n_ff == 0 {
             let keys = Keys::new(self.checkpoint.metadata())?;
             return Err(keys.bad("feed_forward_length", 0, &format!("layer {i} is dense")));
         }
-        let dense = self.dense(&["ffn_gate", "ffn_up", "ffn_down"].map(name), n_ff)?;
-        let inner_norm = self.optional_norm(&name("ffn_sub_norm"), n_ff)?;
-        Ok(FeedForwardWeights::Dense(DenseWeights { inner_norm, ..dense }))
+        let dense = self.dense(&["ffn_gate", "ffn_up", "ffn_down"].map(name), dense_n_ff)?;
+        let inner_norm = self.optional_norm(&name("ffn_sub_norm"), dense_n_ff)?;
+        Ok(FeedForwardWeights::Dense(DenseWeights { inner_norm, sparsity: layer.sparsity, ..dense }))
+    }
+
+    /// The norms of a dense block beside experts, in layers that have both.
+    fn branch_norms(&mut self, i: usize) -> Result<Option<BranchNorms>> {
+        let (width, name) = (self.hyper.width, |part: &str| format!("blk.{i}.{part}"));
+        if !self.has(&name("post_ffw_norm_1.weight")) {
+            return Ok(None);
+        }
+        Ok(Some(BranchNorms {
+            dense_post: self.norm(&name("post_ffw_norm_1"), width)?,
+            experts: self.norm(&name("pre_ffw_norm_2"), width)?,
+            experts_post: self.norm(&name("post_ffw_norm_2"), width)?,
+        }))
+    }
+
+    /// The norm of what a router reads that has a scale of its own, over the root of the width.
+    fn router_norm(&mut self, name: &str) -> Result<Option<Norm>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let width = self.hyper.width;
+        let values = self.fetch(name, &[width])?.to_f32().map_err(|e| in_tensor(name, e))?;
+        let scaled: Vec<f32> = values.iter().map(|v| v / (width as f32).sqrt()).collect();
+        let weight = Some(self.made_vector(name, &scaled)?);
+        Ok(Some(Norm { kind: self.hyper.architecture.norm, weight, bias: None, eps: self.hyper.norm_eps }))
     }
 
     /// The expert of layer `i` that every token passes.
@@ -67,7 +101,7 @@ impl Loader<'_> {
             (Some(gate), up)
         };
         let down = self.projection(down, &[width, n_ff])?;
-        Ok(DenseWeights { gate, up, inner_norm: None, down, output_gate: None })
+        Ok(DenseWeights { gate, up, sparsity: None, inner_norm: None, down, output_gate: None })
     }
 
     pub(super) fn expert_stack(&mut self, base: &str, shape: &[usize; 3]) -> Result<Projection> {

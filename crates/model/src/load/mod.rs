@@ -7,6 +7,7 @@
 mod attention;
 mod feed_forward;
 mod fetch;
+mod inputs;
 mod parts;
 mod positions;
 mod recurrence;
@@ -170,7 +171,8 @@ impl Loader<'_> {
             false if self.names.lacks_unit_rows(n_vocab) => self.unit_output(&[n_vocab, width])?,
             false => self.projection("output", &[n_vocab, width])?,
         };
-        Ok(Weights { embedding, positions, slopes, blocks, output_norm, head })
+        let (layer_inputs, streams) = (self.layer_inputs()?, self.stream_projections()?);
+        Ok(Weights { embedding, positions, slopes, blocks, layer_inputs, streams, output_norm, head })
     }
 
     fn block(&mut self, i: usize, layer: &LayerParams, rope: Option<Rope>) -> Result<Block> {
@@ -203,8 +205,11 @@ impl Loader<'_> {
             o: self.projection(&name(output), &[width, mixed_dim])?,
             attn_post_norm: if post { Some(self.norm(&name("post_attention_norm"), width)?) } else { None },
             ffn_norm,
-            feed_forward: self.feed_forward(i, layer.n_ff)?,
+            feed_forward: self.feed_forward(i, layer)?,
             ffn_post_norm: if post { Some(self.norm(&name("post_ffw_norm"), width)?) } else { None },
+            input: self.block_input(i)?,
+            streams: self.block_streams(i)?,
+            gain: self.gain(i)?,
         })
     }
 

@@ -145,10 +145,19 @@ impl Loader<'_> {
 
     /// The same for a small table.
     pub(super) fn made(&mut self, name: &str, values: &[f32], dims: &[usize]) -> Result<Weight> {
+        self.made_as(name, values, dims, WeightUse::Vector)
+    }
+
+    /// The same for a small matrix.
+    pub(super) fn made_matrix(&mut self, name: &str, values: &[f32], dims: &[usize]) -> Result<Weight> {
+        self.made_as(name, values, dims, WeightUse::Matrix)
+    }
+
+    fn made_as(&mut self, name: &str, values: &[f32], dims: &[usize], usage: WeightUse) -> Result<Weight> {
         let overflow = || Error::Overflow { what: name.to_owned() };
         let shape = Shape::new(dims).ok_or_else(overflow)?;
         let tensor = HostTensor::from_f32(name, shape, values).map_err(|e| in_tensor(name, e))?;
-        let weight = self.device.upload(&tensor, WeightUse::Vector)?;
+        let weight = self.device.upload(&tensor, usage)?;
         self.resident_bytes += weight.resident_bytes() as u64;
         Ok(weight)
     }

@@ -36,7 +36,7 @@ impl Loader<'_> {
             None
         };
         let frequencies = params.frequencies(divisors.as_deref(), context_length);
-        self.rope_of(&frequencies, params.magnitude(is_long))
+        self.rope_of(&frequencies, params.n_dims, params.magnitude(is_long))
     }
 
     /// What the frequencies of each pair are divided by.
@@ -51,14 +51,14 @@ impl Loader<'_> {
 
     pub(super) fn local_rope(&mut self) -> Result<Rope> {
         let frequencies = self.hyper.rope.local_frequencies();
-        self.rope_of(&frequencies, 1.0)
+        self.rope_of(&frequencies, self.hyper.rope.local_n_dims, 1.0)
     }
 
-    pub(super) fn rope_of(&mut self, frequencies: &[f32], magnitude: f32) -> Result<Rope> {
+    pub(super) fn rope_of(&mut self, frequencies: &[f32], n_dims: usize, magnitude: f32) -> Result<Rope> {
         if !magnitude.is_finite() || frequencies.iter().any(|f| !f.is_finite()) {
             return Err(Error::Unsupported { what: "RoPE scaling with numbers this extreme".to_owned() });
         }
-        let (pairing, n_dims) = (self.hyper.rope.pairing, self.hyper.rope.n_dims);
+        let pairing = self.hyper.rope.pairing;
         Ok(Rope { pairing, n_dims, frequencies: self.made_vector("rope frequencies", frequencies)?, magnitude })
     }
 }

@@ -19,11 +19,11 @@ impl Loader<'_> {
     }
 
     /// The gated delta rule. Files have Q, K, V and the gate in one matrix, by K head, or Q, K and V in one and the gate
-    /// in another; the decay as it is, or its negative's logarithm.
+    /// in another, and their rates likewise; the decay as it is, or its negative's logarithm.
     pub(super) fn delta_rule(&mut self, i: usize, params: &DeltaParams) -> Result<AttentionWeights> {
         let width = self.hyper.width;
         let name = |part: &str| format!("blk.{i}.{part}");
-        let &DeltaParams { n_taps, n_k_heads, n_v_heads, k_dim, v_dim } = params;
+        let &DeltaParams { n_taps, n_k_heads, n_v_heads, k_dim, v_dim, .. } = params;
         let [qkv, z] = if self.has(&name("attn_qkv.weight")) {
             [
                 self.projection(&name("attn_qkv"), &[params.qkv_width(), width])?,
@@ -46,7 +46,14 @@ impl Loader<'_> {
         let rates = |from: usize| {
             (0..n_k_heads).map(|head| 2 * head * share + from..2 * head * share + from + share).collect::<Vec<_>>()
         };
-        let [b, a] = self.fused(&name("ssm_ba"), [rates(0), rates(share)], width)?;
+        let [b, a] = if self.has(&name("ssm_beta.weight")) {
+            [
+                self.projection(&name("ssm_beta"), &[n_v_heads, width])?,
+                self.projection(&name("ssm_alpha"), &[n_v_heads, width])?,
+            ]
+        } else {
+            self.fused(&name("ssm_ba"), [rates(0), rates(share)], width)?
+        };
         let decay = if self.has(&name("ssm_a")) {
             self.weight(&name("ssm_a"), &[n_v_heads], WeightUse::Vector)?
         } else {

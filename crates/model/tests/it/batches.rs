@@ -15,6 +15,10 @@ const NAMES: &[&str] = &[
     "archs/qwen3_moe",
     "families/lfm2",
     "families/qwen3_next",
+    "families/qwen3_5",
+    "families/gemma3n",
+    "families/gemma4",
+    "families/gemma4-experts",
 ];
 
 /// Sums may be taken in another order, no more.

@@ -1,4 +1,4 @@
-//! Families with recurrent layers written as files of the house's convention: the same model, read back.
+//! Families whose layers are not all alike written as files of the house's convention: the same model, read back.
 
 use crate::fixtures::{find_or_skip, ids, json, max_difference};
 use crate::running::{all_logits, load};
@@ -8,9 +8,23 @@ use model::{Export, HyperParams};
 use std::io;
 use std::path::Path;
 
+/// Those whose layers are not all alike.
+const FAMILIES: [&str; 10] = [
+    "lfm2",
+    "lfm2-bias",
+    "lfm2_moe",
+    "qwen3_next",
+    "qwen3_next-uneven",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "gemma3n",
+    "gemma4",
+    "gemma4-experts",
+];
+
 #[test]
-fn recurrent_families_stay_the_same() {
-    for name in ["lfm2", "lfm2-bias", "lfm2_moe", "qwen3_next", "qwen3_next-uneven"] {
+fn uneven_families_stay_the_same() {
+    for name in FAMILIES {
         let Some(folder) = find_or_skip(&format!("families/{name}"), true) else { continue };
         let source = Checkpoint::open(&folder.join("hf"), &OpenOptions::default()).unwrap();
         let export = Export::new(&source).unwrap();

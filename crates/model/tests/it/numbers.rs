@@ -53,6 +53,10 @@ fn refusals_name_the_key() {
     check("rope.scaling.type", Meta::Text("other"), "\"other\"");
     check("rope.scaling.factor", Meta::F32(-2.0), "positive");
     check("expert_count", Meta::U32(1 << 20), "at most");
+    check("nextn_predict_layers", Meta::U32(2), "there are 2 layers in all");
+    check("attention.shared_kv_layers", Meta::U32(2), "it must be below 2");
+    check("rope.dimension_count_swa", Meta::U32(6), "at most 4");
+    check("embedding_length_per_layer_input", Meta::U32(1 << 24), "too wide");
 }
 
 #[test]
@@ -94,6 +98,21 @@ fn layers_may_differ() {
     let hyper = hyper.unwrap();
     let seen: Vec<_> = hyper.layers.iter().map(|l| (l.n_kv_heads, l.n_ff, l.window, l.local)).collect();
     assert_eq!(seen, [(2, 24, Some(16), false), (4, 48, None, false)]);
+}
+
+#[test]
+fn layers_share_and_layers_that_guess_do_not_count() {
+    let hyper = read("llama", |m| m.set("llama.attention.shared_kv_layers", Meta::U32(1))).unwrap();
+    assert_eq!(hyper.layers.iter().map(|l| l.shares).collect::<Vec<_>>(), [None, Some(0)]);
+    assert_eq!(hyper.layers.iter().map(|l| l.n_cached_heads()).collect::<Vec<_>>(), [2, 0]);
+    let other_kind = |m: &mut Made| {
+        m.set("llama.attention.shared_kv_layers", Meta::U32(1));
+        m.set("llama.attention.sliding_window", Meta::U32(8));
+        m.set("llama.attention.sliding_window_pattern", Meta::Flags(vec![true, false]));
+    };
+    assert!(read("llama", other_kind).unwrap_err().contains("a layer of each kind before the rest"));
+    let hyper = read("llama", |m| m.set("llama.nextn_predict_layers", Meta::U32(1))).unwrap();
+    assert_eq!((hyper.n_layers, hyper.layers.len()), (1, 1));
 }
 
 #[test]

@@ -100,6 +100,12 @@ fn broken_files_never_panic() {
 const MORE_KEYS: &[&str] = &[
     "attention.key_length",
     "attention.value_length",
+    "attention.key_length_swa",
+    "attention.shared_kv_layers",
+    "embedding_length_per_layer_input",
+    "altup.num_inputs",
+    "activation_sparsity_scale",
+    "rope.dimension_count_swa",
     "attention.sliding_window",
     "attention.sliding_window_pattern",
     "attention.scale",

@@ -48,6 +48,7 @@ pub(crate) struct DeltaScratch {
 struct Heads {
     n_k: usize,
     n_v: usize,
+    in_turns: bool,
     k_dim: usize,
     v_dim: usize,
 }
@@ -56,6 +57,11 @@ impl Heads {
     /// Width of all of Q, and of all of K.
     fn k_width(&self) -> usize {
         self.n_k * self.k_dim
+    }
+
+    /// The K head of a V head.
+    fn k_head(&self, head: usize) -> usize {
+        if self.in_turns { head % self.n_k } else { head / (self.n_v / self.n_k) }
     }
 
     /// Elements of one V head's state.
@@ -79,7 +85,8 @@ pub(crate) fn delta_rule(
     let n_rows = rows.len();
     check_rows(op, rows, cache.spec.n_blocks)?;
     let size = |a: usize, b: usize| a.checked_mul(b).ok_or_else(|| argument(op, "a size that overflows"));
-    let heads = Heads { n_k: args.n_k_heads, n_v: args.n_v_heads, k_dim: args.k_dim, v_dim: args.v_dim };
+    let &DeltaRule { n_k_heads: n_k, n_v_heads: n_v, in_turns, k_dim, v_dim, .. } = args;
+    let heads = Heads { n_k, n_v, in_turns, k_dim, v_dim };
     let even = heads.n_k > 0 && heads.n_v.is_multiple_of(heads.n_k) && heads.n_v > 0;
     require(op, even && heads.k_dim > 0 && heads.v_dim > 0, "heads that do not share evenly, or without elements")?;
     let v_width = size(heads.n_v, heads.v_dim)?;
@@ -238,7 +245,7 @@ fn step(
     out: &mut [f32],
 ) {
     let (k_dim, v_dim) = (heads.k_dim, heads.v_dim);
-    let k_head = head / (heads.n_v / heads.n_k);
+    let k_head = heads.k_head(head);
     let q = &row[k_head * k_dim..][..k_dim];
     let k = &row[heads.k_width() + k_head * k_dim..][..k_dim];
     let v = &row[2 * heads.k_width() + head * v_dim..][..v_dim];

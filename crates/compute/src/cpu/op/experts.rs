@@ -105,6 +105,7 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     let fits = up.n_in() == width && down.n_in() == n_ff && gate.is_none_or(|g| g.n_in() == width && g.n_out == n_ff);
     require(op, fits, "the experts' matrices do not fit one another")?;
     let choice_bias = weight::optional_vector(op, args.choice_bias, n_expert)?;
+    let expert_scale = weight::optional_vector(op, args.expert_scale, n_expert)?;
     let n_used = args.rule.n_used;
     if let Some(RouterGroups { n_groups, n_used: used, n_best }) = args.rule.groups {
         let even = n_groups > 0 && n_expert.is_multiple_of(n_groups) && (1..=n_groups).contains(&used);
@@ -122,18 +123,23 @@ pub(crate) fn experts(work: &mut Work, x: &Buffer, n_rows: usize, args: &Experts
     let size = |n: usize, width: usize| n.checked_mul(width).ok_or_else(|| argument(op, "a size that overflows"));
     let slots = size(n_rows, n_used)?;
 
-    let x = normed(op, team, &mut scratch.normed, args.norm, x, width)?;
     let own = &mut scratch.experts;
     let scores = own.scores.take(size(n_rows, n_expert)? + n_expert)?;
     let (scores, order) = scores.split_at_mut(n_rows * n_expert);
+    let read_by_router = args.router_norm.or(args.norm);
     {
+        let x = normed(op, team, &mut scratch.normed, read_by_router, x, width)?;
         let product = Product::plain(router, x, n_rows, SharedMut::new(scores));
         products(team, &mut scratch.products, 1, |_| product)?;
     }
+    let x = normed(op, team, &mut scratch.normed, args.norm, x, width)?;
     own.chosen.clear();
     own.weights.clear();
     for scores in scores.chunks_mut(n_expert) {
         choose(team.kernels, &args.rule, scores, choice_bias, order, &mut own.chosen, &mut own.weights);
+    }
+    if let Some(scale) = expert_scale {
+        own.weights.iter_mut().zip(&own.chosen).for_each(|(weight, expert)| *weight *= scale[*expert]);
     }
     own.counts.clear();
     own.counts.resize(n_expert, 0);

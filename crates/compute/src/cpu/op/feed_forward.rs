@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Buffer, FeedForward, Result,
-    cpu::{argument, columns::Input, floats, floats_mut, memory::SharedMut, weight},
+    cpu::{argument, columns::Input, floats, floats_mut, memory::SharedMut, simd::Kernels, weight},
 };
 
 /// `out = epilogue(down(inner_norm(act(gate(norm(x))) ⊙ up(norm(x)))))`.
@@ -30,6 +30,7 @@ pub(crate) fn feed_forward(
     let inner_norm = args.inner_norm.map(|norm| NormView::of(op, norm, n_ff)).transpose()?;
     let output_gate = weight::optional_vector(op, args.output_gate, width)?;
     require(op, output_gate.is_none() || args.down.bias.is_none(), "a gate on an output with a bias")?;
+    require(op, args.sparsity.is_none() || gate.is_some(), "sparse activations without a gate")?;
     let x = floats(op, x, n_rows.checked_mul(width))?;
     let epilogue = EpilogueView::of(op, &args.epilogue, n_rows, n_out)?;
     let out = floats_mut(op, out, n_rows.checked_mul(n_out))?;
@@ -50,6 +51,9 @@ pub(crate) fn feed_forward(
     let (kernels, other) = (team.kernels, &*other);
     team.reserve(if inner_norm.is_some() { n_ff } else { 0 })?;
     team.rows(hidden, n_ff, |row, hidden, local| {
+        if let Some(deviations) = args.sparsity {
+            thin_out(kernels, hidden, deviations);
+        }
         kernels.activate(args.activation, hidden, other.get(row * n_ff..(row + 1) * n_ff));
         if let Some(norm) = &inner_norm {
             norm.in_place(kernels, hidden, local.floats(n_ff));
@@ -62,4 +66,13 @@ pub(crate) fn feed_forward(
         }
     });
     project(team, &mut scratch.products, &mut scratch.product, down, hidden, n_rows, &epilogue, out)
+}
+
+/// Keeps what is above the mean by so many standard deviations, less that.
+fn thin_out(kernels: &Kernels, values: &mut [f32], deviations: f32) {
+    let n = values.len() as f32;
+    let mean = kernels.sum(values) / n;
+    let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / n;
+    let least = mean + deviations * variance.sqrt();
+    values.iter_mut().for_each(|v| *v = if *v < least { 0.0 } else { *v - least });
 }

@@ -1,4 +1,4 @@
-//! One product with its norm and epilogue.
+//! One product with its norm and epilogue, and an epilogue by itself.
 
 use super::{
     Team, Work,
@@ -19,6 +19,7 @@ pub(crate) struct EpilogueView<'a> {
     pub(crate) norm: Option<NormView<'a>>,
     pub(crate) scale: f32,
     pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) gain: f32,
 }
 
 impl<'a> EpilogueView<'a> {
@@ -26,10 +27,10 @@ impl<'a> EpilogueView<'a> {
     pub(crate) fn of(op: &'static str, epilogue: &Epilogue<'a>, n_rows: usize, width: usize) -> Result<Self> {
         let norm = epilogue.norm.map(|norm| NormView::of(op, norm, width)).transpose()?;
         let residual = epilogue.residual.map(|r| floats(op, r, n_rows.checked_mul(width))).transpose()?;
-        Ok(Self { norm, scale: epilogue.scale, residual })
+        Ok(Self { norm, scale: epilogue.scale, residual, gain: epilogue.gain })
     }
 
-    /// `out = residual + scale · norm(y)` for whole rows.
+    /// `out = gain · (residual + scale · norm(y))` for whole rows.
     pub(crate) fn apply(&self, team: &mut Team, y: &[f32], width: usize, out: &mut [f32]) {
         let kernels = team.kernels;
         team.rows(out, width, |row, out, _| {
@@ -42,11 +43,14 @@ impl<'a> EpilogueView<'a> {
                 Some(r) => out.iter_mut().zip(&r[range]).for_each(|(o, r)| *o = r + self.scale * *o),
                 None => out.iter_mut().for_each(|o| *o *= self.scale),
             }
+            if self.gain != 1.0 {
+                out.iter_mut().for_each(|o| *o *= self.gain);
+            }
         });
     }
 }
 
-/// `out = epilogue(x · matrixᵀ + bias)`; without a norm in the epilogue everything happens as the product is stored.
+/// `out = epilogue(x · matrixᵀ + bias)`; without a norm and a gain in the epilogue everything happens as the product is stored.
 #[allow(clippy::too_many_arguments, reason = "the parts of a product and where it goes")]
 pub(crate) fn project(
     team: &mut Team,
@@ -59,7 +63,7 @@ pub(crate) fn project(
     out: &mut [f32],
 ) -> Result<()> {
     let width = view.matrix.n_rows;
-    if epilogue.norm.is_none() {
+    if epilogue.norm.is_none() && epilogue.gain == 1.0 {
         let out = SharedMut::new(out);
         let product = Product::plain(view, x, n_rows, out);
         let product = Product { scale: epilogue.scale, residual: epilogue.residual, ..product };
@@ -93,4 +97,20 @@ pub(crate) fn linear(
     let out = floats_mut(op, out, n_rows.checked_mul(n_out))?;
     let x = normed(op, team, &mut scratch.normed, norm, x, n_in)?;
     project(team, &mut scratch.products, &mut scratch.product, view, x, n_rows, &epilogue, out)
+}
+
+/// `out = epilogue(x)`.
+pub(crate) fn norm(
+    work: &mut Work,
+    x: &Buffer,
+    n_rows: usize,
+    width: usize,
+    epilogue: &Epilogue<'_>,
+    out: &mut Buffer,
+) -> Result<()> {
+    let op = "norm";
+    let x = floats(op, x, n_rows.checked_mul(width))?;
+    let out = floats_mut(op, out, Some(x.len()))?;
+    EpilogueView::of(op, epilogue, n_rows, width)?.apply(&mut work.team, x, width, out);
+    Ok(())
 }

@@ -9,6 +9,7 @@ pub(crate) mod embed;
 pub(crate) mod experts;
 pub(crate) mod feed_forward;
 pub(crate) mod latent;
+pub(crate) mod layer_input;
 pub(crate) mod linear;
 pub(crate) mod logits;
 pub(crate) mod low_rank;
@@ -18,6 +19,7 @@ pub(crate) mod product;
 pub(crate) mod qkv;
 pub(crate) mod rope;
 pub(crate) mod short_conv;
+pub(crate) mod streams;
 
 use super::{
     argument,

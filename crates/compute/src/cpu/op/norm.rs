@@ -1,9 +1,9 @@
 //! Normalization of rows: RMS norm (Zhang & Sennrich 2019), layer norm (Ba et al. 2016), and the norm in an epilogue.
 
-use super::{Team, Work};
+use super::Team;
 use crate::{
-    Buffer, Norm, NormKind, Result,
-    cpu::{floats, floats_mut, memory::Scratch, simd::Kernels, weight::optional_vector},
+    Norm, NormKind, Result,
+    cpu::{memory::Scratch, simd::Kernels, weight::optional_vector},
 };
 
 /// A norm whose vectors were checked.
@@ -65,22 +65,4 @@ pub(crate) fn normed<'a>(
     let kernels = team.kernels;
     team.rows(out, width, |row, out, _| norm.row(kernels, &x[row * width..(row + 1) * width], out));
     Ok(out)
-}
-
-/// `out = norm(x)`.
-pub(crate) fn norm(
-    work: &mut Work,
-    x: &Buffer,
-    n_rows: usize,
-    width: usize,
-    norm: &Norm,
-    out: &mut Buffer,
-) -> Result<()> {
-    let op = "norm";
-    let x = floats(op, x, n_rows.checked_mul(width))?;
-    let out = floats_mut(op, out, Some(x.len()))?;
-    let norm = NormView::of(op, norm, width)?;
-    let kernels = work.team.kernels;
-    work.team.rows(out, width, |row, out, _| norm.row(kernels, &x[row * width..(row + 1) * width], out));
-    Ok(())
 }

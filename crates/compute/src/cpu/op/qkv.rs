@@ -98,7 +98,9 @@ pub(crate) fn qkv(
     let (head_dim, v_dim) = (args.head_dim, args.v_head_dim);
     let shape = store.shape;
     let same = (shape.n_kv_heads, shape.k_dim, shape.v_dim) == (n_kv_heads, head_dim, v_dim);
-    require(op, same, "the cache was made for other heads")?;
+    require(op, same || args.k.is_none(), "the cache was made for other heads")?;
+    require(op, args.k.is_some() || args.v.is_none(), "values without keys")?;
+    require(op, args.v.is_some() || args.k.is_none() || head_dim == v_dim, "values that are keys of another width")?;
     require(op, args.growth.is_none_or(|growth| growth.span > 0.0), "queries that grow over no positions")?;
     require(op, head_dim > 0 && v_dim > 0 && n_kv_heads > 0 && n_heads > 0, "heads without elements")?;
     let size = |heads: usize, dim: usize| heads.checked_mul(dim).ok_or_else(|| argument(op, "a size that overflows"));
@@ -106,28 +108,38 @@ pub(crate) fn qkv(
 
     let view_q = View::of(op, "Q", args.q, None, Some(q_width))?;
     let width = view_q.matrix.row_len;
-    let view_k = View::of(op, "K", args.k, Some(width), Some(k_width))?;
-    let view_v = View::of(op, "V", args.v, Some(width), Some(v_width))?;
+    let view_k = args.k.map(|k| View::of(op, "K", k, Some(width), Some(k_width))).transpose()?;
+    let view_v = args.v.map(|v| View::of(op, "V", v, Some(width), Some(v_width))).transpose()?;
     let rope = args.rope.map(|rope| RopeView::of(op, rope, head_dim)).transpose()?;
     let q_norm = args.q_norm.map(|norm| HeadNorm::of(op, norm, n_heads, head_dim)).transpose()?;
     let k_norm = args.k_norm.map(|norm| HeadNorm::of(op, norm, n_kv_heads, head_dim)).transpose()?;
+    let v_norm = args.v_norm.map(|norm| HeadNorm::of(op, norm, n_kv_heads, v_dim)).transpose()?;
     let x = floats(op, x, n_rows.checked_mul(width))?;
     let q = floats_mut(op, q, n_rows.checked_mul(q_width))?;
+    // Without keys of its own a layer has rows of no elements here.
+    let (k_width, v_width) = if view_k.is_some() { (k_width, v_width) } else { (0, 0) };
     let k = scratch.first.take(size(n_rows, k_width)?)?;
     let v = scratch.second.take(size(n_rows, v_width)?)?;
 
     let x = normed(op, team, &mut scratch.normed, args.norm, x, width)?;
     {
-        let list = [
-            Product::plain(view_q, x, n_rows, SharedMut::new(q)),
-            Product::plain(view_k, x, n_rows, SharedMut::new(k)),
-            Product::plain(view_v, x, n_rows, SharedMut::new(v)),
-        ];
-        products(team, &mut scratch.products, 3, |i| list[i])?;
+        let mut list = [Product::plain(view_q, x, n_rows, SharedMut::new(q)); 3];
+        let mut n = 1;
+        for (view, out) in [(view_k, SharedMut::new(k)), (view_v, SharedMut::new(v))] {
+            if let Some(view) = view {
+                list[n] = Product::plain(view, x, n_rows, out);
+                n += 1;
+            }
+        }
+        products(team, &mut scratch.products, n, |i| list[i])?;
+    }
+    if view_k.is_some() && view_v.is_none() {
+        v.copy_from_slice(k);
     }
 
     let n_dims = rope.map_or(0, |rope| rope.n_dims());
-    team.reserve(n_dims + q_width.max(k_width))?;
+    let spare_len = q_width.max(k_width).max(v_width);
+    team.reserve(n_dims + spare_len)?;
     let (clamp_to, norm_after_rope) = (args.clamp, args.norm_after_rope);
     let finish_q = Finish { head_dim, clamp: clamp_to, norm: q_norm, rope, norm_after_rope };
     let finish_k = Finish { head_dim, clamp: clamp_to, norm: k_norm, rope, norm_after_rope };
@@ -135,7 +147,7 @@ pub(crate) fn qkv(
     let shared_k = SharedMut::new(k);
     let shared_v = SharedMut::new(v);
     team.rows(q, q_width, |row, q, local| {
-        let (angles, spare) = local.floats(n_dims + q_width.max(k_width)).split_at_mut(n_dims);
+        let (angles, spare) = local.floats(n_dims + spare_len).split_at_mut(n_dims);
         if let Some(rope) = &rope {
             rope.angles(rows.positions[row], angles);
         }
@@ -152,7 +164,13 @@ pub(crate) fn qkv(
         if let Some(limit) = args.clamp {
             clamp(v, limit);
         }
+        if let Some(norm) = &v_norm {
+            norm.apply(kernels, v, spare);
+        }
     });
+    if view_k.is_none() {
+        return Ok(());
+    }
 
     let (k, v) = (&*k, &*v);
     let writer = store.writer();
