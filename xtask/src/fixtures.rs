@@ -24,6 +24,7 @@ const SETS: &[Set] = &[
         arguments: &["--run", "{run}", "--tokenizer", "{tokenizer}", "--out", "{out}"],
     },
     Set { name: "families", script: "fixtures/families/make.py", arguments: &["{out}"] },
+    Set { name: "vocabularies", script: "fixtures/vocabularies/make.py", arguments: &["{out}"] },
     Set { name: "variants", script: "fixtures/variants/make.py", arguments: &["{out}"] },
     Set { name: "quantized", script: "fixtures/quantized/make.py", arguments: &["{out}"] },
     Set { name: "quantized-mlx", script: "fixtures/quantized/make_mlx.py", arguments: &["{out}"] },

@@ -7,7 +7,7 @@ use super::vocabulary::Vocabulary;
 /// What a blank is in the vocabulary: U+2581.
 pub(super) const BLANK: &str = "\u{2581}";
 
-/// Appends the tokens of `text`, in which blanks are already [`BLANK`].
+/// Appends the tokens of `text`, in which blanks are already [`BLANK`]. A score below all means that nothing becomes the token.
 pub(super) fn encode(vocabulary: &Vocabulary, text: &str, out: &mut Vec<u32>) {
     let bytes = text.as_bytes();
     let token = |start: usize, end: usize| vocabulary.text_token(bytes.get(start..end)?);
@@ -17,7 +17,8 @@ pub(super) fn encode(vocabulary: &Vocabulary, text: &str, out: &mut Vec<u32>) {
     });
     let symbols = merge(pieces, |left, right| {
         let id = token(left.start, right.end)?;
-        Some((best_first(vocabulary.score(id)), id))
+        let score = vocabulary.score(id);
+        (score != f32::NEG_INFINITY).then(|| (best_first(score), id))
     });
     for symbol in symbols {
         match symbol.token {
@@ -64,7 +65,8 @@ mod tests {
         let table = TokenTable::new(tokens.iter().map(|token| token.as_bytes()));
         let mut vocabulary = Vocabulary::new(TokenizerModel::SentencePiece, table);
         vocabulary.unknown = Some(0);
-        let rows: [(&[f32], &str, &[u32]); 6] = [
+        let rows: [(&[f32], &str, &[u32]); 7] = [
+            (&[0.0, 0.0, 0.0, 0.0, -1.0, -2.0, f32::NEG_INFINITY], "abc", &[4, 3]),
             (&[], "abc", &[6]),
             (&[0.0, 0.0, 0.0, 0.0, -2.0, -1.0, f32::NAN], "abc", &[6]),
             (&[0.0, 0.0, 0.0, 0.0, -1.0, -2.0, -3.0], "abab", &[4, 4]),

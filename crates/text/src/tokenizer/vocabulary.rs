@@ -29,9 +29,13 @@ pub enum TokenizerModel {
 const MODELS: &[(&str, TokenizerModel)] = &[
     ("gpt2", TokenizerModel::Bpe),
     ("llama", TokenizerModel::SentencePiece),
+    (BY_MERGES, TokenizerModel::SentencePiece),
     ("t5", TokenizerModel::Unigram),
     ("bert", TokenizerModel::WordPiece),
 ];
+
+/// A vocabulary of SentencePiece whose order is that of its merges (Gemma 4).
+const BY_MERGES: &str = "gemma4";
 
 /// What a token is, in the numbers of `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,12 +180,35 @@ impl Vocabulary {
     }
 
     fn read_sentence_piece(&mut self, metadata: &Metadata) -> Result<()> {
+        if metadata.str(MODEL)? == Some(BY_MERGES) {
+            return self.read_merges_as_scores(metadata);
+        }
         self.read_scores(metadata)?;
         self.add_bos = true;
         self.add_space_prefix = true;
         let control = |id: u32| (self.kinds.get(id as usize) == Some(&Kind::Control)).then_some(id);
         (self.bos, self.eos) = (control(1), control(2));
         self.unknown = (self.kinds.first() == Some(&Kind::Unknown)).then_some(0);
+        Ok(())
+    }
+
+    /// Each token's score is the place of the first merge that makes it: such a vocabulary has all merges of a token, one after
+    /// another. What no merge makes is never made.
+    fn read_merges_as_scores(&mut self, metadata: &Metadata) -> Result<()> {
+        let merges = metadata.string_array(MERGES)?.ok_or_else(|| missing(MERGES))?;
+        self.scores = vec![f32::NEG_INFINITY; self.tokens.len()];
+        let mut joined = Vec::new();
+        for (place, merge) in merges.iter().enumerate() {
+            joined.clear();
+            // The first blank that is not the first byte parts the two.
+            let parting = merge.iter().skip(1).position(|&byte| byte == b' ').map(|at| at + 1);
+            let (left, right) = merge.split_at(parting.unwrap_or(merge.len()));
+            joined.extend_from_slice(left);
+            joined.extend_from_slice(right.get(1..).unwrap_or_default());
+            let score = self.tokens.find(&joined).and_then(|id| self.scores.get_mut(id as usize));
+            score.filter(|score| **score == f32::NEG_INFINITY).into_iter().for_each(|score| *score = -(place as f32));
+        }
+        self.add_bos = true;
         Ok(())
     }
 
@@ -308,6 +335,7 @@ impl Vocabulary {
     }
 }
 
+const MODEL: &str = "tokenizer.ggml.model";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
@@ -354,8 +382,7 @@ fn same_length(key: &str, found: usize, n_vocab: usize) -> Result<()> {
 }
 
 fn model(metadata: &Metadata) -> Result<TokenizerModel> {
-    const KEY: &str = "tokenizer.ggml.model";
-    let name = metadata.str(KEY)?.ok_or_else(|| missing(KEY))?;
+    let name = metadata.str(MODEL)?.ok_or_else(|| missing(MODEL))?;
     MODELS.iter().find(|row| row.0 == name).map(|row| row.1).ok_or_else(|| {
         let known: Vec<&str> = MODELS.iter().map(|row| row.0).collect();
         Error::UnknownTokenizer { found: shown(name), known: known.join(", ") }

@@ -150,3 +150,41 @@ fn templates_come_from_the_checkpoint() {
         assert!(found(Some(bad)).unwrap_err().to_string().contains("template"));
     }
 }
+
+/// SentencePiece's spelling with the order of merges: the first merges first, and what no merge makes is never made.
+#[test]
+fn merges_in_place_of_scores() {
+    const TOKENS: [&[u8]; 9] = [b"<unk>", b"a", b"b", b"c", b"ab", b"bc", b"abc", b"<0xC3>", "\u{2581}a".as_bytes()];
+    let merges: [&[u8]; 3] = [b"b c", b"a b", b"\xe2\x96\x81 a"];
+    let changes = vec![
+        ("tokenizer.ggml.model", Some(text("gemma4"))),
+        ("tokenizer.ggml.tokens", Some(strings(&TOKENS))),
+        ("tokenizer.ggml.merges", Some(strings(&merges))),
+        ("tokenizer.ggml.unknown_token_id", Some(number(0))),
+    ];
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint(changes)).unwrap();
+    let check =
+        |text: &str, expected: &[u32]| assert_eq!(tokenizer.encode(text, EncodeOptions::default()), expected, "{text}");
+    check("abc", &[1, 5]);
+    check("ab", &[4]);
+    check("b abc", &[2, 8, 5]);
+    check("aba", &[4, 1]);
+    check("x", &[0]);
+}
+
+/// A vocabulary of 1200 tokens in this form, against llama.cpp's tokens.
+#[test]
+fn merges_in_place_of_scores_against_the_reference() {
+    let Some(folder) = crate::fixtures::find("vocabularies") else { return };
+    let checkpoint = Checkpoint::open(&folder.join("by-merges.gguf"), &OpenOptions::default()).unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
+    let cases = crate::fixtures::json(&folder.join("by-merges.json"));
+    for case in cases.as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        let expected: Vec<u32> =
+            case["ids"].as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect();
+        let ids = tokenizer.encode(text, EncodeOptions::default());
+        assert_eq!(ids, expected, "{text:?}");
+        assert_eq!(tokenizer.decode(&ids), text.as_bytes(), "{text:?}");
+    }
+}
