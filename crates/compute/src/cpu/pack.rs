@@ -1,9 +1,10 @@
 //! Repacking: the blocks of a file brought into the tiles of `packed`.
 //!
-//! A tile is filled block by block, its 16 rows in turn: what is written stays in the first-level cache until it is
-//! whole, and the file's rows are read as 16 streams. Each type says how its levels and its scales lie in a block; all
-//! else is the same code, instantiated for every instruction set (`simd`). The source layouts are those of the block types
-//! (see `tensor::block`).
+//! A tile is filled block by block, the same block of its 16 rows at once: words of four levels are fetched as vectors of
+//! 16 lanes, one for each row, which is how a tile holds them, so that all that is left are masks and shifts of whole
+//! vectors. Each type says how its levels and its scales lie in a block; all else is the same code, instantiated for every
+//! instruction set (`simd`), which says how words of 16 rows come together ([`Lanes`]). The source layouts are those of
+//! the block types (see `tensor::block`).
 //!
 //! What belongs here: block layouts in, tile layout out. What does not: memory and threads (`packed`).
 
@@ -12,6 +13,7 @@ use super::{
     packed::{Form, Levels, TILE},
 };
 use half::f16;
+use std::ops::{BitAnd, BitOr, BitXor, Shl, Shr};
 use tensor::{Affine, DType};
 
 /// Rows to pack as one tile.
@@ -24,48 +26,157 @@ pub(crate) struct PackTile<'a> {
     pub(crate) to: &'a mut [u8],
 }
 
-/// Packs a tile. False: the type has no packed form, or its scales do not fit.
-#[inline(always)]
-pub(crate) fn pack(t: PackTile<'_>) -> bool {
-    match t.dtype {
-        DType::Q4_0 => blocks::<18, 8>(t, DType::Q4_0, |b, l| nibbles::<4>(&b[2..], l), single),
-        DType::Q4_1 => blocks::<20, 8>(t, DType::Q4_1, |b, l| nibbles::<4>(&b[4..], l), affine),
-        DType::Q5_0 => blocks::<22, 8>(t, DType::Q5_0, |b, l| fifth_bits(&b[2..], l), centred_16),
-        DType::Q5_1 => blocks::<24, 8>(t, DType::Q5_1, |b, l| fifth_bits(&b[4..], l), affine),
-        DType::Q8_0 => {
-            blocks::<34, 8>(t, DType::Q8_0, |b, l| l.copy_from_slice(&words::<8>(&b[2..], 0x8080_8080)), single)
+/// The same block of each row of a tile.
+pub(crate) type Rows<'a, const BYTES: usize> = [&'a [u8; BYTES]; TILE];
+
+/// One word of four levels, or one of each row.
+pub(crate) trait Word:
+    Copy + BitAnd<u32, Output = Self> + BitOr<Output = Self> + Shl<u32, Output = Self> + Shr<u32, Output = Self>
+{
+}
+impl Word for u32 {}
+
+/// A word of each row of a tile, as an instruction set holds them. What is done with them must be inlined into code of that
+/// instruction set, so it is written as functions, not as closures, which cannot ask for that.
+pub(crate) trait Lanes: Word + BitXor<u32, Output = Self> {
+    /// The same word for all rows.
+    fn splat(word: u32) -> Self;
+    /// The four words from byte `at` on; panics when they are not inside the block.
+    fn four<const BYTES: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [Self; 4];
+    /// Row after row, little-endian.
+    fn store(self, to: &mut [u8; 64]);
+}
+
+/// [`Lanes`] without instructions of their own.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([u32; TILE]);
+
+impl Word for Plain {}
+
+impl Lanes for Plain {
+    #[inline(always)]
+    fn splat(word: u32) -> Self {
+        Self([word; TILE])
+    }
+
+    #[inline(always)]
+    fn four<const BYTES: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [Self; 4] {
+        let mut four = [Self::splat(0); 4];
+        for (r, row) in rows.iter().enumerate() {
+            let words = row[at..at + 16].as_chunks::<4>().0;
+            four.iter_mut().zip(words).for_each(|(lanes, word)| lanes.0[r] = u32::from_le_bytes(*word));
         }
-        DType::Q4_K => blocks::<144, 64>(t, DType::Q4_K, |b, l| nibbles::<8>(&b[16..], l), super_scales),
-        DType::Q5_K => blocks::<176, 64>(t, DType::Q5_K, q5_k_levels, super_scales),
-        DType::Q6_K => blocks::<210, 64>(t, DType::Q6_K, q6_k_levels, |b, group, to| {
-            to.shared(0, [b[208], b[209]]);
-            to.byte(0, b[192 + 2 * group]);
-            to.byte(1, b[192 + 2 * group + 1])
-        }),
-        DType::IQ4_NL => blocks::<18, 8>(t, DType::IQ4_NL, |b, l| nibbles::<4>(&b[2..], l), single),
-        DType::IQ4_XS => blocks::<136, 64>(t, DType::IQ4_XS, |b, l| nibbles::<4>(&b[8..], l), iq4_xs_scales),
-        DType::MXFP4 => blocks::<17, 8>(t, DType::MXFP4, |b, l| nibbles::<4>(&b[1..], l), |b, _, to| to.byte(0, b[0])),
-        DType::Q2_K => blocks::<84, 64>(
-            t,
-            DType::Q2_K,
-            |b, l| pairs(&b[16..80], l),
-            |b, group, to| {
-                to.shared(0, [b[80], b[81]]);
-                to.shared(1, [b[82], b[83]]);
-                to.byte(0, b[2 * group]);
-                to.byte(1, b[2 * group + 1])
-            },
-        ),
-        DType::Q3_K => blocks::<110, 64>(t, DType::Q3_K, q3_k_levels, q3_k_scales),
-        other => match Affine::of(other) {
-            Some(affine) if affine.bits == 2 => affine_groups::<2>(t, affine),
-            Some(affine) if affine.bits == 3 => affine_groups::<3>(t, affine),
-            Some(affine) if affine.bits == 4 => affine_groups::<4>(t, affine),
-            Some(affine) if affine.bits == 5 => affine_groups::<5>(t, affine),
-            Some(affine) if affine.bits == 6 => affine_groups::<6>(t, affine),
-            Some(affine) if affine.bits == 8 => affine_groups::<8>(t, affine),
-            _ => false,
-        },
+        four
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [u8; 64]) {
+        to.as_chunks_mut::<4>().0.iter_mut().zip(self.0).for_each(|(to, word)| *to = word.to_le_bytes());
+    }
+}
+
+/// Operators of [`Lanes`] with a word.
+macro_rules! operators {
+    ($type:ty: $($trait:ident $name:ident $operate:expr;)*) => {$(
+        impl $trait<u32> for $type {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $name(self, other: u32) -> Self {
+                $operate(self, other)
+            }
+        }
+    )*};
+}
+pub(crate) use operators;
+
+operators!(Plain:
+    BitAnd bitand |a: Self, b| a.each(|a| *a &= b);
+    BitXor bitxor |a: Self, b| a.each(|a| *a ^= b);
+    Shl shl |a: Self, b| a.each(|a| *a <<= b);
+    Shr shr |a: Self, b| a.each(|a| *a >>= b);
+);
+
+impl Plain {
+    #[inline(always)]
+    fn each(mut self, operate: impl Fn(&mut u32)) -> Self {
+        self.0.iter_mut().for_each(operate);
+        self
+    }
+}
+
+impl BitOr for Plain {
+    type Output = Self;
+
+    #[inline(always)]
+    fn bitor(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+        self
+    }
+}
+
+/// How blocks of `BYTES` hold their levels, four to each of so many words, and their scales.
+trait Block<const BYTES: usize, const WORDS: usize> {
+    /// The unsigned levels in the order of the elements.
+    fn levels<L: Lanes>(rows: &Rows<'_, BYTES>, levels: &mut [L; WORDS]);
+    /// Writes the scales of group `group` of a row. False: they do not fit.
+    fn scales(block: &[u8; BYTES], group: usize, to: &mut Place<'_>) -> bool;
+}
+
+/// The types: bytes and words of a block, its levels, its scales.
+macro_rules! types {
+    ($($dtype:ident: $bytes:literal, $words:literal, $levels:expr, $scales:expr;)*) => {
+        /// Packs a tile. False: the type has no packed form, or its scales do not fit.
+        #[inline(always)]
+        pub(crate) fn pack<L: Lanes>(t: PackTile<'_>) -> bool {
+            match t.dtype {
+                $(DType::$dtype => {
+                    struct This;
+                    impl Block<$bytes, $words> for This {
+                        #[inline(always)]
+                        fn levels<L: Lanes>(rows: &Rows<'_, $bytes>, levels: &mut [L; $words]) {
+                            $levels(rows, levels)
+                        }
+
+                        #[inline(always)]
+                        fn scales(block: &[u8; $bytes], group: usize, to: &mut Place<'_>) -> bool {
+                            $scales(block, group, to)
+                        }
+                    }
+                    blocks::<This, L, $bytes, $words>(t)
+                })*
+                other => affine_blocks(t, other),
+            }
+        }
+    };
+}
+
+types! {
+    Q4_0: 18, 8, nibbles::<L, 18, 8, 2, 4>, single;
+    Q4_1: 20, 8, nibbles::<L, 20, 8, 4, 4>, affine;
+    Q5_0: 22, 8, fifth_bits::<L, 22, 2, 6>, centred_16;
+    Q5_1: 24, 8, fifth_bits::<L, 24, 4, 8>, affine;
+    Q8_0: 34, 8, q8_0_levels, single;
+    Q4_K: 144, 64, nibbles::<L, 144, 64, 16, 8>, super_scales;
+    Q5_K: 176, 64, q5_k_levels, super_scales;
+    Q6_K: 210, 64, q6_k_levels, q6_k_scales;
+    IQ4_NL: 18, 8, nibbles::<L, 18, 8, 2, 4>, single;
+    IQ4_XS: 136, 64, nibbles::<L, 136, 64, 8, 4>, iq4_xs_scales;
+    MXFP4: 17, 8, nibbles::<L, 17, 8, 1, 4>, mxfp4_scales;
+    Q2_K: 84, 64, pairs::<L, 84, 16>, q2_k_scales;
+    Q3_K: 110, 64, q3_k_levels, q3_k_scales;
+}
+
+#[inline(always)]
+fn affine_blocks(t: PackTile<'_>, dtype: DType) -> bool {
+    match Affine::of(dtype) {
+        Some(affine) if affine.bits == 2 => affine_groups::<2>(t, affine),
+        Some(affine) if affine.bits == 3 => affine_groups::<3>(t, affine),
+        Some(affine) if affine.bits == 4 => affine_groups::<4>(t, affine),
+        Some(affine) if affine.bits == 5 => affine_groups::<5>(t, affine),
+        Some(affine) if affine.bits == 6 => affine_groups::<6>(t, affine),
+        Some(affine) if affine.bits == 8 => affine_groups::<8>(t, affine),
+        _ => false,
     }
 }
 
@@ -98,31 +209,39 @@ impl Place<'_> {
     }
 }
 
-/// The loop: blocks of `BYTES`, each a super-group of the type's form. `levels` gives a block's unsigned levels in the
-/// order of its elements, four in a word; `scales` writes the scales of a group of it.
+/// The loop: blocks, each a super-group of the type's form.
 #[inline(always)]
-fn blocks<const BYTES: usize, const WORDS: usize>(
-    t: PackTile<'_>,
-    dtype: DType,
-    levels: impl Fn(&[u8; BYTES], &mut [u32; WORDS]),
-    scales: impl Fn(&[u8; BYTES], usize, &mut Place<'_>) -> bool,
-) -> bool {
-    let Some(form) = Form::of(dtype) else { return false };
+fn blocks<B: Block<BYTES, WORDS>, L: Lanes, const BYTES: usize, const WORDS: usize>(t: PackTile<'_>) -> bool {
+    let Some(form) = Form::of(t.dtype) else { return false };
     let (groups, header, own) = form.scale_layout();
     let each = own + form.level_bytes();
     let mut fits = groups * GROUP == WORDS * 4;
-    let mut unpacked = [0; WORDS];
+    // For rows that the last tile lacks.
+    let zeros = vec![0; if t.rows.len() < TILE * t.row_bytes { t.row_bytes } else { 0 }];
+    let mut rows: [&[[u8; BYTES]]; TILE] = [zeros.as_chunks().0; TILE];
+    for (row, bytes) in rows.iter_mut().zip(t.rows.chunks_exact(t.row_bytes)) {
+        *row = bytes.as_chunks().0;
+    }
+    let mut unpacked = [L::splat(0); WORDS];
     for (block, to) in t.to.chunks_exact_mut(header + groups * each).enumerate() {
         let (header, to) = to.split_at_mut(header);
-        for (row, bytes) in t.rows.chunks_exact(t.row_bytes).enumerate().take(TILE) {
-            let bytes = &bytes.as_chunks::<BYTES>().0[block];
-            levels(bytes, &mut unpacked);
-            let unpacked = unpacked.as_chunks::<8>().0.iter();
-            for (group, (levels, to)) in unpacked.zip(to.chunks_exact_mut(each)).enumerate() {
-                let (own, to) = to.split_at_mut(own);
-                fits &= scales(bytes, group, &mut Place { row, header, own });
-                put_levels(form.levels, levels, row, to);
+        let mut blocks: Rows<'_, BYTES> = [&[0; BYTES]; TILE];
+        for (this, row) in blocks.iter_mut().zip(&rows) {
+            *this = &row[block];
+        }
+        B::levels(&blocks, &mut unpacked);
+        let unpacked = unpacked.as_chunks::<8>().0.iter();
+        for (group, (levels, to)) in unpacked.zip(to.chunks_exact_mut(each)).enumerate() {
+            let (own, to) = to.split_at_mut(own);
+            for (row, block) in blocks.iter().enumerate() {
+                fits &= B::scales(block, group, &mut Place { row, header, own });
             }
+            let vectors = to.as_chunks_mut::<64>().0;
+            put_levels(form.levels, levels, |vector, lanes: L| {
+                if let Some(to) = vectors.get_mut(vector) {
+                    lanes.store(to);
+                }
+            });
         }
     }
     fits
@@ -159,11 +278,11 @@ fn affine_groups<const BITS: usize>(t: PackTile<'_>, affine: Affine) -> bool {
                 }
                 for (levels, to) in levels.chunks_exact(GROUP / 8 * BITS).zip(to.chunks_exact_mut(each)) {
                     bit_stream::<BITS>(levels, &mut unpacked);
-                    put_levels(form.levels, &unpacked, row, to);
+                    put_levels(form.levels, &unpacked, in_row(row, to));
                 }
             }
             if affine.group < GROUP {
-                put_levels(form.levels, &unpacked, row, &mut to[own..]);
+                put_levels(form.levels, &unpacked, in_row(row, &mut to[own..]));
             }
         }
     }
@@ -186,108 +305,170 @@ fn bit_stream<const BITS: usize>(bytes: &[u8], levels: &mut [u32]) {
     }
 }
 
-/// Writes the 8 steps of a group of row `row` to the vectors of its tile.
+/// Puts words into row `row` of vectors.
 #[inline(always)]
-fn put_levels(form: Levels, steps: &[u32; 8], row: usize, to: &mut [u8]) {
-    let mut to = to.as_chunks_mut::<64>().0.iter_mut();
-    let mut put = |word: u32| {
-        if let Some(to) = to.next() {
+fn in_row(row: usize, to: &mut [u8]) -> impl FnMut(usize, u32) {
+    let vectors = to.as_chunks_mut::<64>().0;
+    move |vector, word| {
+        if let Some(to) = vectors.get_mut(vector) {
             to.as_chunks_mut::<4>().0[row] = word.to_le_bytes();
         }
-    };
-    if form == Levels::Eight {
-        return steps.iter().for_each(|step| put(*step));
-    }
-    let pairs = |half: &[u32; 4], shift: u32| {
-        let pair = half.map(|word| word >> shift & 0x0303_0303);
-        pair[0] | pair[1] << 2 | pair[2] << 4 | pair[3] << 6
-    };
-    let halves = steps.as_chunks::<4>().0;
-    if matches!(form, Levels::Two | Levels::Three) {
-        halves.iter().for_each(|half| put(pairs(half, 0)));
-        if form == Levels::Three {
-            put(steps.iter().enumerate().fold(0, |bits, (i, step)| bits | (step >> 2 & 0x0101_0101) << i));
-        }
-        return;
-    }
-    for j in 0..4 {
-        put(steps[j] & 0x0f0f_0f0f | (steps[j + 4] & 0x0f0f_0f0f) << 4);
-    }
-    if form == Levels::Six {
-        halves.iter().for_each(|half| put(pairs(half, 4)));
     }
 }
 
-/// The first `4 N` bytes as words, some of their bits turned.
+/// Gives the 8 steps of a group to `put`, with the vector of the tile that holds them.
 #[inline(always)]
-fn words<const N: usize>(bytes: &[u8], turned: u32) -> [u32; N] {
-    let mut words = [0; N];
-    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes) ^ turned;
+fn put_levels<W: Word>(form: Levels, steps: &[W; 8], mut put: impl FnMut(usize, W)) {
+    match form {
+        Levels::Eight => {
+            for (vector, step) in steps.iter().enumerate() {
+                put(vector, *step);
+            }
+        }
+        Levels::Two | Levels::Three => {
+            put(0, four_pairs(&steps[..4], 0));
+            put(1, four_pairs(&steps[4..], 0));
+            if form == Levels::Three {
+                let mut thirds = steps[0] >> 2 & 0x0101_0101;
+                for (i, step) in steps.iter().enumerate().skip(1) {
+                    thirds = thirds | (*step >> 2 & 0x0101_0101) << i as u32;
+                }
+                put(2, thirds);
+            }
+        }
+        Levels::Four | Levels::Iq4 | Levels::Fp4 | Levels::Six => {
+            let (low, high) = steps.split_at(4);
+            for (vector, (low, high)) in low.iter().zip(high).enumerate() {
+                put(vector, *low & 0x0f0f_0f0f | (*high & 0x0f0f_0f0f) << 4);
+            }
+            if form == Levels::Six {
+                put(4, four_pairs(low, 4));
+                put(5, four_pairs(high, 4));
+            }
+        }
+    }
+}
+
+/// Two bits, from bit `shift` on, of each of four steps.
+#[inline(always)]
+fn four_pairs<W: Word>(steps: &[W], shift: u32) -> W {
+    let mut pairs = steps[0] >> shift & 0x0303_0303;
+    for (i, step) in steps.iter().enumerate().skip(1) {
+        pairs = pairs | (*step >> shift & 0x0303_0303) << (2 * i as u32);
+    }
+    pairs
+}
+
+/// `N` words from byte `at` of a block on; `N` is a multiple of four.
+#[inline(always)]
+fn words<L: Lanes, const BYTES: usize, const N: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [L; N] {
+    let mut words = [L::splat(0); N];
+    for (i, words) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *words = L::four(rows, at + 16 * i);
     }
     words
 }
 
-/// Nibbles in runs: the low ones of `N` words, then their high ones.
+/// Nibbles in runs from byte `AT` on: the low ones of `N` words, then their high ones.
 #[inline(always)]
-fn nibbles<const N: usize>(bytes: &[u8], levels: &mut [u32]) {
+fn nibbles<L: Lanes, const BYTES: usize, const WORDS: usize, const AT: usize, const N: usize>(
+    rows: &Rows<'_, BYTES>,
+    levels: &mut [L; WORDS],
+) {
     for (i, levels) in levels.chunks_exact_mut(2 * N).enumerate() {
-        let words = words::<N>(&bytes[i * 4 * N..(i + 1) * 4 * N], 0);
-        for j in 0..N {
-            (levels[j], levels[N + j]) = (words[j] & 0x0f0f_0f0f, words[j] >> 4 & 0x0f0f_0f0f);
+        let words = words::<L, BYTES, N>(rows, AT + i * 4 * N);
+        let (low, high) = levels.split_at_mut(N);
+        for ((low, high), word) in low.iter_mut().zip(high).zip(&words) {
+            *low = *word & 0x0f0f_0f0f;
+            *high = *word >> 4 & 0x0f0f_0f0f;
         }
     }
 }
 
-/// Levels of 5 bits: the fifth ones are a little-endian word before the nibbles.
 #[inline(always)]
-fn fifth_bits(bytes: &[u8], levels: &mut [u32; 8]) {
-    nibbles::<4>(&bytes[4..], levels);
-    let [fifths] = words::<1>(bytes, 0);
-    for (i, levels) in levels.iter_mut().enumerate() {
+fn q8_0_levels<L: Lanes>(rows: &Rows<'_, 34>, levels: &mut [L; 8]) {
+    let words = words::<L, 34, 8>(rows, 2);
+    for (level, word) in levels.iter_mut().zip(&words) {
+        *level = *word ^ 0x8080_8080;
+    }
+}
+
+/// Levels of 5 bits: the fifth ones are a little-endian word at byte `FIFTHS`, the nibbles begin at byte `AT`.
+#[inline(always)]
+fn fifth_bits<L: Lanes, const BYTES: usize, const FIFTHS: usize, const AT: usize>(
+    rows: &Rows<'_, BYTES>,
+    levels: &mut [L; 8],
+) {
+    nibbles::<L, BYTES, 8, AT, 4>(rows, levels);
+    let fifths = words::<L, BYTES, 4>(rows, FIFTHS)[0];
+    for (i, level) in levels.iter_mut().enumerate() {
+        let four = fifths >> (4 * i as u32) & 15;
         // Four bits to the lowest bit of a byte each.
-        *levels |= (((fifths >> (4 * i) & 15) * 0x0020_4081) & 0x0101_0101) << 4;
+        *level = *level | ((four | four << 7 | four << 14 | four << 21) & 0x0101_0101) << 4;
     }
 }
 
 #[inline(always)]
-fn q5_k_levels(block: &[u8; 176], levels: &mut [u32; 64]) {
-    nibbles::<8>(&block[48..], levels);
-    let fifths = words::<8>(&block[16..], 0);
+fn q5_k_levels<L: Lanes>(rows: &Rows<'_, 176>, levels: &mut [L; 64]) {
+    nibbles::<L, 176, 64, 48, 8>(rows, levels);
+    let fifths = words::<L, 176, 8>(rows, 16);
     for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        levels.iter_mut().zip(fifths).for_each(|(l, f)| *l |= (f >> group & 0x0101_0101) << 4);
+        for (level, fifths) in levels.iter_mut().zip(&fifths) {
+            *level = *level | (*fifths >> group as u32 & 0x0101_0101) << 4;
+        }
     }
 }
 
 /// 128 elements share 64 bytes of low nibbles and 32 bytes of upper pairs.
 #[inline(always)]
-fn q6_k_levels(block: &[u8; 210], levels: &mut [u32; 64]) {
-    nibbles::<16>(&block[..128], levels);
+fn q6_k_levels<L: Lanes>(rows: &Rows<'_, 210>, levels: &mut [L; 64]) {
+    nibbles::<L, 210, 64, 0, 16>(rows, levels);
     for (part, levels) in levels.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let upper = words::<8>(&block[128 + part * 32..], 0);
+        let upper = words::<L, 210, 8>(rows, 128 + part * 32);
         for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            levels.iter_mut().zip(upper).for_each(|(l, u)| *l |= (u >> (2 * group) & 0x0303_0303) << 4);
+            for (level, upper) in levels.iter_mut().zip(&upper) {
+                *level = *level | (*upper >> (2 * group as u32) & 0x0303_0303) << 4;
+            }
         }
     }
+}
+
+#[inline(always)]
+fn q6_k_scales(block: &[u8; 210], group: usize, to: &mut Place<'_>) -> bool {
+    to.shared(0, [block[208], block[209]]);
+    to.byte(0, block[192 + 2 * group]);
+    to.byte(1, block[192 + 2 * group + 1])
 }
 
 /// Levels of 2 bits: 128 elements share 32 bytes, each 32 of them 2 bits of every byte.
 #[inline(always)]
-fn pairs(bytes: &[u8], levels: &mut [u32; 64]) {
+fn pairs<L: Lanes, const BYTES: usize, const AT: usize>(rows: &Rows<'_, BYTES>, levels: &mut [L; 64]) {
     for (part, levels) in levels.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let words = words::<8>(&bytes[part * 32..], 0);
+        let words = words::<L, BYTES, 8>(rows, AT + part * 32);
         for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            levels.iter_mut().zip(words).for_each(|(l, word)| *l = word >> (2 * group) & 0x0303_0303);
+            for (level, word) in levels.iter_mut().zip(&words) {
+                *level = *word >> (2 * group as u32) & 0x0303_0303;
+            }
         }
     }
 }
 
 #[inline(always)]
-fn q3_k_levels(block: &[u8; 110], levels: &mut [u32; 64]) {
-    pairs(&block[32..96], levels);
-    let thirds = words::<8>(block, 0);
+fn q2_k_scales(block: &[u8; 84], group: usize, to: &mut Place<'_>) -> bool {
+    to.shared(0, [block[80], block[81]]);
+    to.shared(1, [block[82], block[83]]);
+    to.byte(0, block[2 * group]);
+    to.byte(1, block[2 * group + 1])
+}
+
+#[inline(always)]
+fn q3_k_levels<L: Lanes>(rows: &Rows<'_, 110>, levels: &mut [L; 64]) {
+    pairs::<L, 110, 32>(rows, levels);
+    let thirds = words::<L, 110, 8>(rows, 0);
     for (group, levels) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        levels.iter_mut().zip(thirds).for_each(|(l, third)| *l |= (third >> group & 0x0101_0101) << 2);
+        for (level, thirds) in levels.iter_mut().zip(&thirds) {
+            *level = *level | (*thirds >> group as u32 & 0x0101_0101) << 2;
+        }
     }
 }
 
@@ -312,6 +493,12 @@ fn iq4_xs_scales(block: &[u8; 136], group: usize, to: &mut Place<'_>) -> bool {
     let low = block[4 + group / 2 % 4] >> (group % 2 * 4) & 15;
     let upper = block[2 + group / 4 % 2] >> (group % 4 * 2) & 3;
     to.byte(0, (low | upper << 4).wrapping_sub(32))
+}
+
+/// An exponent.
+#[inline(always)]
+fn mxfp4_scales(block: &[u8; 17], _: usize, to: &mut Place<'_>) -> bool {
+    to.byte(0, block[0])
 }
 
 /// One scale.
@@ -351,4 +538,33 @@ fn super_scales<const BYTES: usize>(block: &[u8; BYTES], group: usize, to: &mut 
     };
     to.byte(0, scale);
     to.byte(1, min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::{Isa, Kernels};
+
+    #[test]
+    fn every_instruction_set_packs_the_same_bytes() {
+        const LEN: usize = 512;
+        let bytes: Vec<u8> = (0..1u32 << 16).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
+        for &dtype in DType::ALL {
+            let Some(form) = Form::of(dtype) else { continue };
+            let row_bytes = dtype.row_bytes(LEN).unwrap();
+            for n_rows in [1, 5, TILE] {
+                let rows = &bytes[..n_rows * row_bytes];
+                let packed = |isa| {
+                    let mut tile = vec![0; form.tile_bytes(LEN).unwrap()];
+                    let fits = Kernels::of(isa).unwrap().pack(PackTile { dtype, rows, row_bytes, to: &mut tile });
+                    (fits, tile)
+                };
+                let expected = packed(Isa::Portable);
+                assert!(expected.1.iter().any(|byte| *byte != 0));
+                for isa in Isa::available() {
+                    assert!(packed(isa) == expected, "{isa} {dtype}, {n_rows} rows");
+                }
+            }
+        }
+    }
 }

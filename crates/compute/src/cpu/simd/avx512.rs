@@ -1,8 +1,14 @@
 //! AVX-512 (F, BW, DQ, VL), with and without VNNI: the loops of `portable` in 512-bit registers.
 
 use super::{Isa, Kernels};
-use crate::cpu::simd::LANES;
-use std::arch::x86_64::*;
+use crate::cpu::{
+    pack::{Lanes, Rows, Word, operators},
+    simd::LANES,
+};
+use std::{
+    arch::x86_64::*,
+    ops::{BitAnd, BitOr, BitXor, Shl, Shr},
+};
 
 /// Whether this machine has the features named below.
 pub(super) fn available() -> bool {
@@ -97,8 +103,78 @@ unsafe fn square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: 
     }
 }
 
+/// Words of 16 rows in a register.
+#[derive(Clone, Copy)]
+pub(super) struct Words(__m512i);
+
+// SAFETY: of this and all blocks of the operators: only the table of this instruction set uses this type.
+operators!(Words:
+    BitAnd bitand |a: Self, b: u32| Self(unsafe { _mm512_and_si512(a.0, _mm512_set1_epi32(b.cast_signed())) });
+    BitXor bitxor |a: Self, b: u32| Self(unsafe { _mm512_xor_si512(a.0, _mm512_set1_epi32(b.cast_signed())) });
+    Shl shl |a: Self, b: u32| Self(unsafe { _mm512_sllv_epi32(a.0, _mm512_set1_epi32(b.cast_signed())) });
+    Shr shr |a: Self, b: u32| Self(unsafe { _mm512_srlv_epi32(a.0, _mm512_set1_epi32(b.cast_signed())) });
+);
+
+impl BitOr for Words {
+    type Output = Self;
+
+    #[inline(always)]
+    fn bitor(self, other: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { _mm512_or_si512(self.0, other.0) })
+    }
+}
+
+impl Word for Words {}
+
+impl Lanes for Words {
+    #[inline(always)]
+    fn splat(word: u32) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { _mm512_set1_epi32(word.cast_signed()) })
+    }
+
+    #[inline(always)]
+    fn four<const BYTES: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [Self; 4] {
+        assert!(at + 16 <= BYTES, "words outside the block");
+        // SAFETY: 16 bytes lie inside each block by the assertion; as above.
+        unsafe { four(rows, at) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [u8; 64]) {
+        // SAFETY: an unaligned write of 64 bytes; as above.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), self.0) }
+    }
+}
+
+/// Word `i` of the 16 bytes from `at` on, of each of these rows.
+///
+/// # Safety
+/// The 16 bytes lie inside the block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn four<const BYTES: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [Words; 4] {
+    // SAFETY: by this function's contract.
+    let row = |i: usize| unsafe { _mm_loadu_si128(rows[i].as_ptr().add(at).cast()) };
+    // Quarter `l` is row `4 l + i`.
+    let every_fourth = |i: usize| {
+        let first = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(row(i)), row(4 + i));
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(first, row(8 + i)), row(12 + i))
+    };
+    let (a, b, c, d) = (every_fourth(0), every_fourth(1), every_fourth(2), every_fourth(3));
+    let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+    let (ab_last, cd_last) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+    [
+        Words(_mm512_unpacklo_epi64(ab, cd)),
+        Words(_mm512_unpackhi_epi64(ab, cd)),
+        Words(_mm512_unpacklo_epi64(ab_last, cd_last)),
+        Words(_mm512_unpackhi_epi64(ab_last, cd_last)),
+    ]
+}
+
 super::instance!(Isa::Avx512, features: ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"], fma: true, rows: 6,
     vectors: 4, f16_to_f32: crate::cpu::simd::avx512::f16_to_f32, transpose: crate::cpu::simd::avx512::transpose,
     half_rows: Some(crate::cpu::simd::half_rows::avx512::half_rows),
     half_tile: Some(crate::cpu::simd::cached::avx512::half_tile),
-    level_mix: Some(crate::cpu::simd::cached::avx512::level_mix), packed: crate::cpu::simd::maddubs::packed);
+    level_mix: Some(crate::cpu::simd::cached::avx512::level_mix), packed: crate::cpu::simd::maddubs::packed, lanes: crate::cpu::simd::avx512::Words);

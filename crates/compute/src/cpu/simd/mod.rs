@@ -258,7 +258,7 @@ impl Kernels {
 macro_rules! instance {
     ($isa:expr, features: [$($feature:literal)?], fma: $fma:literal, rows: $rows:literal, vectors: $vectors:literal,
      f16_to_f32: $f16_to_f32:path, transpose: $transpose:path, half_rows: $half_rows:expr,
-     half_tile: $half_tile:expr, level_mix: $level_mix:expr, packed: $packed:path) => {
+     half_tile: $half_tile:expr, level_mix: $level_mix:expr, packed: $packed:path, lanes: $lanes:ty) => {
         /// The table of this instruction set.
         pub(super) const KERNELS: &$crate::cpu::simd::Kernels = &instance::TABLE;
 
@@ -335,7 +335,7 @@ macro_rules! instance {
 
             $(#[target_feature(enable = $feature)])?
             fn pack(tile: PackTile<'_>) -> bool {
-                pack::pack(tile)
+                pack::pack::<$lanes>(tile)
             }
 
             pub(super) static TABLE: Kernels = Kernels {
