@@ -40,5 +40,5 @@ pub use export::{Export, ExportTensor, Rows};
 pub use hyper::{DeltaParams, ExpertParams, HyperParams, LatentParams, LayerParams, Mixer, StreamParams};
 pub use load::{LoadOptions, LoadProgress, Retype};
 pub use observed::ObservedTensor;
-pub use plan::{MemoryPlan, PlanRow, WeightGroup};
+pub use plan::{KeptBytes, MemoryPlan, PlanRow, WeightGroup};
 pub use rope::{RopeParams, RopeScaling};

@@ -1,14 +1,14 @@
 //! How much memory a model needs, from the directory of its file alone: nothing is loaded to know it.
 
 use crate::cache::{kv_bytes, n_states, states_bytes};
-use crate::export;
+use crate::export::{self, ExportTensor};
 use crate::scratch::ScratchSizes;
 use crate::{Error, HyperParams, Result};
 use checkpoint::Checkpoint;
-use compute::KvType;
+use compute::{KvType, WeightUse};
 use std::collections::BTreeMap;
 use std::fmt;
-use tensor::{DType, Mixture, Place};
+use tensor::{DType, Mixture, Place, Shape};
 
 /// What weights are for, as far as a plan tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,21 @@ impl WeightGroup {
             Some(_) if part.starts_with("ffn") => WeightGroup::FeedForward,
             Some(_) => WeightGroup::Other,
         }
+    }
+}
+
+/// Bytes that a device keeps of a tensor of this type and shape; none: those of the tensor, as they are.
+pub type KeptBytes<'a> = dyn Fn(DType, &Shape, WeightUse) -> Option<u64> + 'a;
+
+/// What a device is told that the house's tensor is for.
+fn usage(tensor: &ExportTensor) -> WeightUse {
+    let is_table =
+        tensor.site.is_some_and(|site| site.place == Place::Embedding) || tensor.name.starts_with("position_");
+    match tensor.shape.dims().len() {
+        2 if is_table => WeightUse::Table,
+        2 => WeightUse::Matrix,
+        3 => WeightUse::Experts,
+        _ => WeightUse::Vector,
     }
 }
 
@@ -144,7 +159,8 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan for a cache of `n_positions` and passes of `max_rows`. Error: a size beyond the address space.
+    /// The plan for a cache of `n_positions` and passes of `max_rows`, the weights as they are in the file. Error: a size
+    /// beyond the address space.
     pub fn new(
         checkpoint: &Checkpoint,
         hyper: &HyperParams,
@@ -152,14 +168,15 @@ impl MemoryPlan {
         kv_type: KvType,
         max_rows: usize,
     ) -> Result<MemoryPlan> {
-        MemoryPlan::quantized(checkpoint, hyper, None, n_positions, kv_type, max_rows)
+        MemoryPlan::quantized(checkpoint, hyper, None, &|_, _, _| None, n_positions, kv_type, max_rows)
     }
 
-    /// The same with the weights as `mixture` makes them.
+    /// The same with the weights as `mixture` makes them, and as a device keeps them then.
     pub fn quantized(
         checkpoint: &Checkpoint,
         hyper: &HyperParams,
         mixture: Option<&Mixture>,
+        kept: &KeptBytes<'_>,
         n_positions: usize,
         kv_type: KvType,
         max_rows: usize,
@@ -176,6 +193,7 @@ impl MemoryPlan {
                 }
                 _ => (tensor.dtype, tensor.source_bytes),
             };
+            let tensor_bytes = kept(dtype, &tensor.shape, usage(&tensor)).unwrap_or(tensor_bytes);
             let group = WeightGroup::of(&tensor.name, tensor.site.map(|site| site.place));
             let (n, bytes) = by_kind.entry((group, dtype)).or_default();
             *n += 1;

@@ -7,10 +7,11 @@ use crate::{
     settings::Settings,
 };
 use compute::{
-    Device,
+    Device, WeightUse,
     cpu::{CpuDevice, CpuOptions},
 };
 use std::sync::Arc;
+use tensor::{DType, Shape};
 
 crate::messages::messages! {
     /// A backend that cannot be used.
@@ -79,6 +80,12 @@ pub(crate) const BACKENDS: &[Backend] = &[
 fn open_cpu(settings: &Settings) -> compute::Result<Arc<dyn Device>> {
     let options = CpuOptions { threads: settings.backend.threads, precision: settings.precision(), isa: None };
     Ok(Arc::new(CpuDevice::new(options)?))
+}
+
+/// Bytes that the device of the settings keeps of a tensor, where these are not the file's. (All backends that can be
+/// opened compute on the CPU.)
+pub(crate) fn weight_bytes(settings: &Settings, dtype: DType, shape: &Shape, usage: WeightUse) -> Option<u64> {
+    compute::cpu::weight_bytes(settings.precision(), dtype, shape, usage)
 }
 
 impl Backend {

@@ -6,6 +6,7 @@
 
 use crate::{
     adapters::Adapter,
+    backends,
     exit::{Exit, Failure, Result},
     loading::{self, size},
     output,
@@ -15,7 +16,7 @@ use checkpoint::Checkpoint;
 use compute::{KV_BLOCK, KvType};
 use model::{HyperParams, MemoryPlan, PlanRow, kv_block_bytes, kv_bytes};
 use std::{collections::BTreeMap, path::Path};
-use tensor::Mixture;
+use tensor::{Mixture, Shape};
 
 crate::messages::messages! {
     /// It does not fit.
@@ -181,7 +182,8 @@ impl Fitting<'_> {
 
     /// The plan for the weights as `mixture` makes them.
     pub(crate) fn plan(&self, mixture: Option<&Mixture>, context: usize) -> model::Result<MemoryPlan> {
-        let plan = MemoryPlan::quantized(self.checkpoint, self.hyper, mixture, 0, KvType::F32, 1)?;
+        let kept = |dtype, shape: &Shape, usage| backends::weight_bytes(self.settings, dtype, shape, usage);
+        let plan = MemoryPlan::quantized(self.checkpoint, self.hyper, mixture, &kept, 0, KvType::F32, 1)?;
         let plan = plan.with_adapters(self.adapters.iter().map(|adapter| &adapter.checkpoint));
         self.resized(&plan, context)
     }
@@ -239,8 +241,19 @@ impl Fitting<'_> {
             return Ok(vec![own]);
         }
         let mut all = vec![own];
+        all.extend(self.automatic(window).map_err(failed)?);
+        Ok(all)
+    }
+
+    /// The mixtures that weights may be brought to by themselves, best first, each smaller than those before it: a device
+    /// may keep a type in no less memory than a better one.
+    fn automatic(&self, window: usize) -> model::Result<Vec<Candidate>> {
+        let mut all: Vec<Candidate> = Vec::new();
         for mixture in Mixture::automatic() {
-            all.push(made(Some(mixture))?);
+            let plan = self.plan(Some(mixture), window)?;
+            if all.last().is_none_or(|better| plan.weights_bytes < better.plan.weights_bytes) {
+                all.push(Candidate { mixture: Some(mixture), plan });
+            }
         }
         Ok(all)
     }
@@ -322,16 +335,14 @@ impl Fitting<'_> {
             return output::note(&quantized_as_asked(from, bytes, mixture.name, new));
         };
         output::note(&quantized(from, bytes, size(allowed), mixture.name, new));
-        let all: Vec<&'static Mixture> = Mixture::automatic().collect();
-        let at = all.iter().position(|other| other.name == mixture.name);
-        let better = at.and_then(|at| all.get(at.checked_sub(1)?)).and_then(|better| {
-            let plan = self.plan(Some(better), fit.context).ok()?;
-            Some(alternative_better(better.name, size(plan.total_bytes)))
-        });
+        let all = self.automatic(fit.context).unwrap_or_default();
+        let name = |other: &Candidate| other.mixture.map_or("", |mixture| mixture.name);
+        let at = all.iter().position(|other| name(other) == mixture.name);
+        let better = at.and_then(|at| all.get(at.checked_sub(1)?));
+        let better = better.map(|better| alternative_better(name(better), size(better.plan.total_bytes)));
         let smaller = at.and_then(|at| all.get(at + 1)).and_then(|smaller| {
-            let plan = self.plan(Some(smaller), fit.context).ok()?;
-            let context = self.largest(&plan, self.wanted(), allowed);
-            (context > fit.context).then(|| alternative_smaller(smaller.name, context))
+            let context = self.largest(&smaller.plan, self.wanted(), allowed);
+            (context > fit.context).then(|| alternative_smaller(name(smaller), context))
         });
         let list: Vec<String> =
             [better, smaller, Some(alternative_convert(mixture.name))].into_iter().flatten().collect();

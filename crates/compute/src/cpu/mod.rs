@@ -16,6 +16,7 @@ mod topology;
 mod weight;
 
 pub use simd::Isa;
+pub use weight::weight_bytes;
 
 use crate::{
     Attend, Buffer, DeltaRule, Device, DeviceInfo, Epilogue, Error, Experts, FeedForward, KvCache, KvSpec, LatentQkv,

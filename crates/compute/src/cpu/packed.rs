@@ -242,6 +242,21 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
+    /// The form of such matrices, bytes of a tile and how many tiles. `None`: this type or row length has no packed form.
+    fn layout(dtype: DType, n_matrices: usize, n_rows: usize, row_len: usize) -> Option<(Form, usize, usize)> {
+        let form = Form::of(dtype)?;
+        if !row_len.is_multiple_of(GROUP * form.scale_layout().0) {
+            return None;
+        }
+        Some((form, form.tile_bytes(row_len)?, n_matrices.checked_mul(n_rows.div_ceil(TILE))?))
+    }
+
+    /// Bytes that [`Packed::new`] makes of such matrices. `None`: it makes nothing of them.
+    pub(crate) fn bytes(dtype: DType, n_matrices: usize, n_rows: usize, row_len: usize) -> Option<usize> {
+        let (_, tile_bytes, n_tiles) = Self::layout(dtype, n_matrices, n_rows, row_len)?;
+        n_tiles.checked_mul(tile_bytes)
+    }
+
     /// Packs `n_matrices` matrices of `n_rows` rows each. `None`: this type, row length or these scales have no packed
     /// form.
     pub(crate) fn new(
@@ -252,13 +267,9 @@ impl Packed {
         n_rows: usize,
         row_len: usize,
     ) -> Result<Option<Self>> {
-        let Some(form) = Form::of(dtype) else { return Ok(None) };
-        if !row_len.is_multiple_of(GROUP * form.scale_layout().0) {
-            return Ok(None);
-        }
-        let Some(tile_bytes) = form.tile_bytes(row_len) else { return Ok(None) };
+        let layout = Self::layout(dtype, n_matrices, n_rows, row_len);
+        let Some((form, tile_bytes, n_tiles)) = layout else { return Ok(None) };
         let tiles_each = n_rows.div_ceil(TILE);
-        let n_tiles = n_matrices * tiles_each;
         let row_bytes = row_len / dtype.block_len() * dtype.block_bytes();
         let mut tiles = team.arena.take(n_tiles.saturating_mul(tile_bytes), "repacked weights")?;
         let all_fit = AtomicBool::new(true);

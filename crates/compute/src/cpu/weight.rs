@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Error, Observer, Precision, Result, Weight, WeightUse};
 use std::sync::Arc;
-use tensor::{DType, HostTensor, SharedBytes};
+use tensor::{DType, HostTensor, Shape, SharedBytes};
 
 /// What is behind [`Weight`] on this device.
 pub(crate) enum CpuWeight {
@@ -50,16 +50,35 @@ pub(crate) fn upload(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> 
 /// A matrix, or each matrix of a stack, repacked; with its bytes.
 fn pack(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> Result<Option<(CpuWeight, usize, bool)>> {
     let shape = tensor.shape();
-    let n_matrices = match (usage, shape.dims()) {
-        (WeightUse::Experts, [n, _, _]) => *n,
-        _ => 1,
-    };
-    let rows_each = shape.rows() / n_matrices.max(1);
+    let (n_matrices, rows_each) = matrices(shape, usage);
     let packed = Packed::new(team, tensor.dtype(), tensor.bytes(), n_matrices, rows_each, shape.row_len())?;
     Ok(packed.map(|packed| {
         let bytes = packed.tiles.len();
         (CpuWeight::Packed { packed, rows_each }, bytes, false)
     }))
+}
+
+/// How many matrices a tensor is, and the rows of each.
+fn matrices(shape: &Shape, usage: WeightUse) -> (usize, usize) {
+    let n_matrices = match (usage, shape.dims()) {
+        (WeightUse::Experts, [n, _, _]) => *n,
+        _ => 1,
+    };
+    (n_matrices, shape.rows() / n_matrices.max(1))
+}
+
+/// Bytes that the CPU keeps of a tensor of this type and shape, known before there is one. `None`: those of the file, as
+/// they lie there. (A matrix with scales that its packed form cannot hold stays in those as well.)
+pub fn weight_bytes(precision: Precision, dtype: DType, shape: &Shape, usage: WeightUse) -> Option<u64> {
+    let bytes = match usage {
+        WeightUse::Vector => shape.elements().checked_mul(size_of::<f32>()),
+        WeightUse::Matrix | WeightUse::Experts if precision == Precision::Fast => {
+            let (n_matrices, rows_each) = matrices(shape, usage);
+            Packed::bytes(dtype, n_matrices, rows_each, shape.row_len())
+        }
+        WeightUse::Matrix | WeightUse::Experts | WeightUse::Table => None,
+    };
+    bytes.and_then(|bytes| u64::try_from(bytes).ok())
 }
 
 /// The values of a vector of `len` elements.

@@ -1,10 +1,14 @@
 //! Numbers of a model: what is read, what is refused and in which words, and the memory plan made from them.
 
+use crate::fixtures::{entries, find_all, mixtures};
 use crate::made::{Made, Meta};
 use crate::running::device;
-use compute::{KvType, Precision};
-use model::{Decoder, HyperParams, LoadOptions, MemoryPlan, RopeScaling};
+use checkpoint::{Checkpoint, OpenOptions};
+use compute::{KvType, Precision, cpu};
+use model::{Decoder, HyperParams, LoadOptions, MemoryPlan, Retype, RopeScaling};
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use tensor::{DType, HostTensor, Mixture};
 
 /// Reads a changed good model.
 fn read(architecture: &'static str, change: impl FnOnce(&mut Made)) -> Result<HyperParams, String> {
@@ -182,4 +186,50 @@ fn the_plan_is_what_is_taken() {
         assert_eq!(plan.kv_bytes, decoder.new_cache(200, kv_type).unwrap().bytes() as u64);
         assert_eq!(plan.scratch_bytes, decoder.memory().scratch_bytes);
     }
+}
+
+/// The plan of the weights against what the CPU keeps of them once they are loaded: in percent of it.
+fn planned(path: &Path, precision: Precision, mixture: Option<&'static Mixture>) -> f64 {
+    let checkpoint = Checkpoint::open(path, &OpenOptions::default()).unwrap();
+    let options = LoadOptions { max_rows: 8, context_length: None };
+    let encode = |tensor: &HostTensor, to: DType| {
+        let mut out = Vec::new();
+        tensor.dtype().transcode(tensor.bytes(), to, &mut out)?;
+        Ok(out)
+    };
+    let retype = mixture.map(|mixture| Retype { mixture, encode: &encode });
+    let mut all = |_| ControlFlow::Continue(());
+    let decoder = Decoder::load_as(&checkpoint, device(precision), &options, retype.as_ref(), &mut all);
+    let decoder = decoder.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let kept = |dtype, shape: &_, usage| cpu::weight_bytes(precision, dtype, shape, usage);
+    let plan = MemoryPlan::quantized(&checkpoint, decoder.hyper(), mixture, &kept, 0, KvType::F16, 8).unwrap();
+    plan.weights_bytes as f64 / decoder.memory().weights_bytes as f64 * 100.0
+}
+
+/// Every family and every type, as files have them and brought to others: what the device keeps in a form of its own is
+/// planned in that form.
+#[test]
+fn the_plan_is_what_the_device_keeps() {
+    let mut cases: Vec<(PathBuf, Option<&str>)> = mixtures().into_iter().map(|(path, ..)| (path, None)).collect();
+    for folder in ["archs", "families", "quantized"] {
+        for name in entries(folder) {
+            let files = ["hf", "model.gguf"].map(|file| format!("{folder}/{name}/{file}"));
+            cases.extend(files.iter().filter_map(|file| find_all(file).next()).map(|path| (path, None)));
+            let unquantized = find_all(&files[0]).next().filter(|_| folder == "archs");
+            let mixtures = ["Q8_0", "Q5_K_M", "Q4_0"].into_iter();
+            cases.extend(
+                unquantized.into_iter().flat_map(|path| mixtures.clone().map(move |m| (path.clone(), Some(m)))),
+            );
+        }
+    }
+    let mut wrong = Vec::new();
+    for (path, mixture) in &cases {
+        for precision in [Precision::Fast, Precision::F32] {
+            let percent = planned(path, precision, mixture.and_then(Mixture::find));
+            if !(95.0..=102.0).contains(&percent) {
+                wrong.push(format!("{} {mixture:?} {precision:?}: {percent:.1} %", path.display()));
+            }
+        }
+    }
+    assert!(cases.len() > 60 && wrong.is_empty(), "{} cases, {wrong:#?}", cases.len());
 }
