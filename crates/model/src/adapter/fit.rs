@@ -9,7 +9,7 @@ use crate::{Error, HyperParams, Result, hugging_face, row_order};
 use checkpoint::Checkpoint;
 use compute::{Device, LowRank, Projection, Weight, WeightUse};
 use std::collections::HashMap;
-use tensor::{HostTensor, Shape};
+use tensor::{HostTensor, Shape, SharedBytes};
 
 /// The house's name of the embedding.
 const EMBEDDING: &str = "token_embd.weight";
@@ -24,12 +24,28 @@ pub(super) struct Fit<'a> {
     pub(super) own: Convention,
 }
 
-/// A matrix of the model that a pair is for; of a stack, one of its matrices where the pair is for it alone.
+/// A matrix of the model that a pair is for.
 #[derive(Clone, Copy)]
 struct Target {
     place: usize,
-    expert: Option<usize>,
+    part: Part,
 }
+
+/// What of the matrix it is for, and of the pair.
+#[derive(Clone, Copy)]
+enum Part {
+    /// All of both.
+    Whole,
+    /// This matrix of a stack.
+    Expert(usize),
+    /// All of a stack that makes keys of latents, or their values, one matrix for each head: the pair is for both in one.
+    Latent { is_keys: bool },
+}
+
+/// Where the matrices of latents are in one, and where they are apart.
+const LATENT_IN_ONE: &str = ".attn_kv_b.";
+const LATENT_APART: &[(&str, Part)] =
+    &[(".attn_k_b.", Part::Latent { is_keys: true }), (".attn_v_b.", Part::Latent { is_keys: false })];
 
 /// The pairs for single matrices of a stack, by the matrix.
 type Experts<'p> = HashMap<usize, Vec<(usize, &'p Pair)>>;
@@ -52,9 +68,10 @@ impl Fit<'_> {
             // Several matrices of the model that are one in the adapter's eyes share `a`.
             let mut narrow = None;
             for target in found {
-                match target.expert {
-                    Some(expert) => experts.entry(target.place).or_default().push((expert, pair)),
-                    None => additions.push(self.whole(source.convention, target.place, pair, &mut narrow)?),
+                match target.part {
+                    Part::Expert(expert) => experts.entry(target.place).or_default().push((expert, pair)),
+                    Part::Whole => additions.push(self.whole(source.convention, target.place, pair, &mut narrow)?),
+                    Part::Latent { is_keys } => additions.push(self.latent(target.place, pair, is_keys)?),
                 }
             }
         }
@@ -92,12 +109,18 @@ impl Fit<'_> {
             let n = placed.weight.shape().dims().first().copied().unwrap_or(0);
             for spelling in self.spellings(convention, &placed.name, &placed.house, &placed.own) {
                 if hugging_face::piece(&spelling, 0) == spelling {
-                    targets.entry(spelling).or_default().push(Target { place, expert: None });
+                    targets.entry(spelling).or_default().push(Target { place, part: Part::Whole });
                     continue;
                 }
                 for expert in 0..n {
                     let name = hugging_face::piece(&spelling, expert);
-                    targets.entry(name).or_default().push(Target { place, expert: Some(expert) });
+                    targets.entry(name).or_default().push(Target { place, part: Part::Expert(expert) });
+                }
+            }
+            for (apart, part) in LATENT_APART.iter().filter(|(apart, _)| placed.name.contains(apart)) {
+                let name = placed.name.replace(apart, LATENT_IN_ONE);
+                for spelling in self.spellings(convention, &name, &name, &name) {
+                    targets.entry(spelling).or_default().push(Target { place, part: *part });
                 }
             }
         }
@@ -151,8 +174,7 @@ impl Fit<'_> {
         if theirs == ours {
             return Ok(rows);
         }
-        let is_latent = hyper.latent.is_some() && placed.name.contains(".attn_");
-        if is_latent || row_order::turns_columns(architecture, hyper, &placed.name) {
+        if row_order::turns_columns(architecture, hyper, &placed.name) {
             let what = format!("an adapter in another order of rows than the model's file for {}", placed.own);
             return Err(Error::Unsupported { what });
         }
@@ -165,6 +187,41 @@ impl Fit<'_> {
         }
         let rows = rows.unwrap_or_else(|| (0..n_rows).collect());
         Ok(Some(rows.into_iter().map(|row| to.get(row).copied().unwrap_or(row)).collect()))
+    }
+
+    /// The addition to keys or values of latents of a pair for both, whose rows are those of keys and of values of each head
+    /// in turn. Each head has a matrix of its own; that of keys lies transposed, as queries need it.
+    fn latent(&self, place: usize, pair: &Pair, is_keys: bool) -> Result<Addition> {
+        let (Some(placed), Some(latent)) = (self.placed.get(place), &self.hyper.latent) else {
+            return Err(self.no_target(pair));
+        };
+        let (nope_dim, v_dim, n_latent) = (latent.nope_dim, latent.v_dim, latent.rank);
+        let overflow = || Error::Overflow { what: placed.own.clone() };
+        let n_heads = placed.weight.shape().dims().first().copied().unwrap_or(0);
+        let (a, b) = self.load(pair)?;
+        let (step, rank) = (nope_dim + v_dim, b.shape().row_len());
+        check_shape(&b, &pair.b, &[n_heads.checked_mul(step).ok_or_else(overflow)?, rank])?;
+        check_shape(&a, &pair.a, &[rank, n_latent])?;
+        let (first, n) = if is_keys { (0, nope_dim) } else { (nope_dim, v_dim) };
+        let rows = |head: usize| head * step + first..head * step + first + n;
+        let rows: Vec<usize> = (0..n_heads).flat_map(rows).collect();
+        let of_heads = chosen_rows(&b, &pair.b, &rows, &[n_heads, n, rank]).map_err(|e| in_tensor(&pair.b, e))?;
+        let (a, b) = match is_keys {
+            false => (a, of_heads),
+            true => (
+                transposed(&a, rank, n_latent).map_err(|e| in_tensor(&pair.a, e))?,
+                transposed(&of_heads, n, rank).map_err(|e| in_tensor(&pair.b, e))?,
+            ),
+        };
+        // What all heads have in common, once for each.
+        let common = &a;
+        let dims: Vec<usize> = [n_heads].into_iter().chain(common.shape().dims().iter().copied()).collect();
+        let shape = Shape::new(&dims).ok_or_else(overflow)?;
+        let bytes = SharedBytes::from_vec(common.bytes().repeat(n_heads));
+        let stacked = HostTensor::new(&pair.a, common.dtype(), shape, bytes).map_err(|e| in_tensor(&pair.a, e))?;
+        let (a, b) = if is_keys { (b, stacked) } else { (stacked, b) };
+        let upload = |tensor: &HostTensor| self.device.upload(tensor, WeightUse::Experts);
+        Ok(Addition { place, low_rank: LowRank { a: upload(&a)?, b: upload(&b)?, scale: pair.scale } })
     }
 
     /// The addition of the pairs of single experts to their stack; an expert without a pair gets zeros.

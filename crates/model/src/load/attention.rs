@@ -119,10 +119,13 @@ impl Loader<'_> {
         });
         let (keys, values) =
             (keys.map_err(|e| in_tensor(name, e))?, part(nope_dim, v_dim).map_err(|e| in_tensor(name, e))?);
-        let k_up = Projection { weight: self.upload(&keys, WeightUse::Experts, false)?, bias: None };
-        let v_up = Projection { weight: self.upload(&values, WeightUse::Experts, false)?, bias: None };
+        let [k_up, v_up] = [keys, values].map(|stack| self.upload(&stack, WeightUse::Experts, false));
+        let (k_up, v_up) = (k_up?, v_up?);
+        for (part, weight, len) in [(".attn_k_b.", &k_up, rank), (".attn_v_b.", &v_up, v_dim)] {
+            self.place(&name.replace(".attn_kv_b.", part), weight, &[], len);
+        }
         self.checkpoint.release(&whole);
-        Ok([k_up, v_up])
+        Ok([k_up, v_up].map(|weight| Projection { weight, bias: None }))
     }
 
     /// Where Q, K and V lie in a matrix of all three.
