@@ -159,6 +159,8 @@ pub struct Architecture {
     pub logit_scale_divides: bool,
     /// The weights of the chosen experts are divided by their sum, where the file does not say.
     pub normalizes_experts: bool,
+    /// Other readers of its files want to know every how many layers there are experts, be it every one.
+    pub names_expert_step: bool,
     /// Experts are scored by sigmoids, where the file does not say.
     pub sigmoid_experts: bool,
     /// The weight of a chosen expert is its share among those within this fraction of its score, where the file does not

@@ -7,5 +7,6 @@ pub(crate) const ERNIE4_5_MOE: Architecture = Architecture {
     name: "ernie4_5-moe",
     models: "ERNIE 4.5 with experts (21B-A3B, 300B-A47B)",
     model_types: &["ernie4_5_moe"],
+    names_expert_step: true,
     ..ERNIE4_5
 };

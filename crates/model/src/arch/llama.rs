@@ -62,6 +62,7 @@ pub(crate) const LLAMA: Architecture = Architecture {
     width_scaled_queries_at: None,
     logit_scale_divides: false,
     normalizes_experts: true,
+    names_expert_step: false,
     sigmoid_experts: false,
     expert_peers: None,
     weighs_expert_input: false,

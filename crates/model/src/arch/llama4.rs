@@ -35,6 +35,7 @@ pub(crate) const LLAMA4: Architecture = Architecture {
     chunked: true,
     query_growth: Some(QueryGrowth { span: 8192.0, weight: 0.1 }),
     normalizes_experts: false,
+    names_expert_step: true,
     sigmoid_experts: true,
     weighs_expert_input: true,
     ..LLAMA

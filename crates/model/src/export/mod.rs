@@ -41,8 +41,8 @@ impl Export {
             Convention::House => None,
             _ => {
                 let router = |layer: &usize| format!("blk.{layer}.ffn_gate_inp.weight");
-                let is_dense = |layer: &usize| !tensors.iter().any(|tensor| tensor.name == router(layer));
-                Some(numbers::numbers(&hyper, (0..hyper.n_layers).take_while(is_dense).count())?)
+                let has_experts = |layer: usize| tensors.iter().any(|tensor| tensor.name == router(&layer));
+                Some(numbers::numbers(&hyper, &(0..hyper.n_layers).map(has_experts).collect::<Vec<bool>>())?)
             }
         };
         Ok(Export { hyper, numbers, tensors, left_out })

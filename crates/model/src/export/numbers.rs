@@ -15,15 +15,15 @@ type Fields = Vec<(String, Value)>;
 /// The keys of one model.
 struct Numbers<'h> {
     hyper: &'h HyperParams,
-    /// First layers without experts.
-    n_dense: usize,
+    /// Which layers have experts.
+    has_experts: &'h [bool],
     fields: Fields,
 }
 
-/// The metadata that say what model `hyper` is, whose first `n_dense` layers have no experts. Error: a number that is too
-/// large, or has no key.
-pub(super) fn numbers(hyper: &HyperParams, n_dense: usize) -> Result<Fields> {
-    let mut numbers = Numbers { hyper, n_dense, fields: Vec::new() };
+/// The metadata that say what model `hyper` is, of whose layers these have experts. Error: a number that is too large, or has
+/// no key.
+pub(super) fn numbers(hyper: &HyperParams, has_experts: &[bool]) -> Result<Fields> {
+    let mut numbers = Numbers { hyper, has_experts, fields: Vec::new() };
     numbers.fields.push(("general.architecture".to_owned(), Value::text(hyper.architecture.name)));
     numbers.fields.push(("general.type".to_owned(), Value::text("model")));
     numbers.sizes()?;
@@ -306,8 +306,13 @@ impl Numbers<'_> {
             self.count("expert_shared_count", n_ff.checked_div(experts.n_ff).unwrap_or(1).max(1))?;
         }
         // Readers of files of these families ask for it whatever it is.
-        if self.n_dense > 0 || self.hyper.latent.is_some() {
-            self.count("leading_dense_block_count", self.n_dense)?;
+        let n_dense = self.has_experts.iter().take_while(|has| !**has).count();
+        let step = expert_step(self.has_experts, n_dense);
+        if let Some(step) = step.filter(|step| *step > 1 || self.hyper.architecture.names_expert_step) {
+            self.count("interleave_moe_layer_step", step)?;
+        }
+        if n_dense > 0 || self.hyper.latent.is_some() {
+            self.count("leading_dense_block_count", n_dense)?;
         }
         if rule.normalize != self.hyper.architecture.normalizes_experts {
             self.put("expert_weights_norm", Value::Bool(rule.normalize));
@@ -330,6 +335,12 @@ impl Numbers<'_> {
         };
         gating.map_or(Ok(()), |number| self.count("expert_gating_func", number))
     }
+}
+
+/// Layers have experts where this divides their number, from 1 on, after the first `n_dense`. `None`: there is no such rule.
+fn expert_step(has_experts: &[bool], n_dense: usize) -> Option<usize> {
+    let expected = |i: usize, step: usize| (i + 1).is_multiple_of(step) && i >= n_dense;
+    (1..=has_experts.len()).find(|&step| has_experts.iter().enumerate().all(|(i, has)| *has == expected(i, step)))
 }
 
 /// A number whose reciprocal is exactly `x`, where there is one near `1 / x`.

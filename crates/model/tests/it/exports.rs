@@ -6,7 +6,7 @@ use model::Export;
 use std::collections::BTreeMap;
 
 /// The numbers of every tensor that the export makes.
-fn made(source: &Checkpoint, export: &Export) -> BTreeMap<String, Vec<f32>> {
+pub(crate) fn made(source: &Checkpoint, export: &Export) -> BTreeMap<String, Vec<f32>> {
     let values = |tensor: &model::ExportTensor| {
         let rows = tensor.open(source).unwrap();
         let (mut bytes, n) = (Vec::new(), tensor.shape.rows());
@@ -55,6 +55,16 @@ fn folders_become_what_converters_make_of_them() {
                     wrong.push(format!("{}: other numbers in {}", folder.display(), info.name));
                 }
                 Some(_) => {}
+            }
+        }
+        // What readers ask for where layers differ.
+        let architecture = expected.metadata().str("general.architecture").unwrap().unwrap();
+        for key in ["interleave_moe_layer_step", "leading_dense_block_count"] {
+            let key = format!("{architecture}.{key}");
+            let Some(value) = expected.metadata().u32(&key).unwrap() else { continue };
+            let said = export.numbers.iter().flatten().find(|(known, _)| *known == key).map(|(_, said)| said);
+            if said.and_then(checkpoint::Value::as_integer) != Some(i128::from(value)) {
+                wrong.push(format!("{}: {key} is {said:?}, not {value}", folder.display()));
             }
         }
         n_compared += 1;

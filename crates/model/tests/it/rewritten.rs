@@ -1,10 +1,11 @@
 //! Directories of Hugging Face's convention with other tensors in them: rare types, other places, missing and needless ones.
 
+use crate::exports::made;
 use crate::fixtures::{find_or_skip, ids, json, max_difference};
 use crate::running::{all_logits, device};
 use checkpoint::{Checkpoint, OpenOptions};
 use compute::Precision;
-use model::{Decoder, LoadOptions};
+use model::{Decoder, Export, LoadOptions};
 use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -131,6 +132,43 @@ fn rare_types() {
             println!("{dtype} in {precision:?}: logits differ by {difference:.2e} from those of its values in F32");
             assert!(difference <= bound, "{dtype} {precision:?}: {difference}");
         }
+    }
+}
+
+/// Experts in one tensor of each kind (as Apple's tools write them) become what they become one by one.
+#[test]
+fn stacks_of_experts_are_exported_like_single_ones() {
+    for family in ["archs/qwen3_moe", "archs/mixtral"] {
+        let Some(apart) = Rewritten::of(family) else { continue };
+        let mut stacked = apart.clone();
+        let (experts, others) = stacked.tensors.into_iter().partition(|t| t.name.contains(".experts."));
+        stacked.tensors = others;
+        let experts: Vec<Entry> = experts;
+        for first in experts.iter().filter(|t| t.name.contains(".experts.0.")) {
+            let n = experts
+                .iter()
+                .filter(|t| t.name.starts_with(first.name.split(".0.").next().unwrap_or_default()))
+                .count();
+            let names = (0..n).map(|i| first.name.replace(".experts.0.", &format!(".experts.{i}.")));
+            let all: Vec<&Entry> = names.map_while(|name| experts.iter().find(|t| t.name == name)).collect();
+            let new = [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")].into_iter();
+            let name = first.name.replace(".experts.0.", ".switch_mlp.");
+            let name = new.fold(name, |name, (from, to)| name.replace(&format!(".{from}."), &format!(".{to}.")));
+            stacked.tensors.push(Entry {
+                name,
+                dtype: first.dtype,
+                shape: [&[all.len()], first.shape.as_slice()].concat(),
+                bytes: all.iter().flat_map(|t| t.bytes.clone()).collect(),
+            });
+        }
+        let [one, other] = [&apart, &stacked].map(|model| {
+            let folder = model.write();
+            let checkpoint = Checkpoint::open(&folder, &OpenOptions { mmap: false }).unwrap();
+            std::fs::remove_dir_all(&folder).unwrap();
+            made(&checkpoint, &Export::new(&checkpoint).unwrap())
+        });
+        assert!(one.keys().any(|name| name.ends_with("ffn_down_exps.weight")), "{:?}", one.keys());
+        assert!(one == other, "{family}: {:?} {:?}", one.keys(), other.keys());
     }
 }
 
