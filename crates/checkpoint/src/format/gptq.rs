@@ -72,7 +72,7 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
         // No group size, or -1: one group for all.
         let stride = stride.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(n_in).min(n_in);
         let Some((affine, dtype)) = block(bits, stride, n_in) else {
-            let type_name = format!("GPTQ in groups of {stride} of {n_in} inputs");
+            let type_name = format!("GPTQ in groups of {stride} of {n_in} inputs (its shape is {})", levels.shape);
             return Err(tensors.unsupported(&levels, type_name));
         };
         let n_groups = n_in.div_ceil(stride);

@@ -314,7 +314,7 @@ fn awq_words() {
     good.with(|m| m.config = bits).refused(&["AWQ", "8 bits", "not supported"]);
     for name in ["m.qweight", "m.qzeros", "m.scales"] {
         good.with(|m| m.remove(name)).refused(&[name, "missing"]);
-        good.with(|m| m.get(name).shape.reverse()).refused(&[name]);
+        good.with(|m| m.get(name).shape.reverse()).refused(&[name, "shape"]);
     }
 }
 

@@ -349,7 +349,14 @@ fn command_of(all: bool) -> Command {
             .args(tool.settings().into_iter().flat_map(setting_arguments))
             .args(tool.arguments.iter().map(plain_argument))
             .args(RUN.iter().filter(|argument| SHARED.contains(&argument.flag)).map(plain_argument));
-        root = root.subcommand(command);
+        // Who asks what arguments there are need not give them; usage and man page still name them as required.
+        root = root.subcommand(match all {
+            true => command.mut_args(|arg| match arg.is_required_set() {
+                true => arg.required(false).required_unless_present("help"),
+                false => arg,
+            }),
+            false => command,
+        });
     }
     root
 }

@@ -74,6 +74,11 @@ fn help_in_both_languages() {
         assert!(text.text().contains(short) && text.text().lines().count() <= 24);
         let codes = home.run(&["help", "exit-codes", "--language", language]).ends_with(0);
         assert_eq!(codes.text().lines().count(), 10);
+        // Of tools too, whatever else they need.
+        for tool in ["convert", "imatrix", "logits", "verify", "inspect"] {
+            let text = home.run(&[tool, "--help", "--language", language]).ends_with(0);
+            assert!(text.text().contains(short) && text.text().contains(tool), "{}", text.text());
+        }
     }
     let japanese = Home::new().env("LANG", "ja_JP.UTF-8").run(&["--nonsense"]).ends_with(2);
     assert!(japanese.err.contains("エラー:") && japanese.err.contains("不明な引数"), "{}", japanese.err);
