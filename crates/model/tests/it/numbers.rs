@@ -206,12 +206,12 @@ fn planned(path: &Path, precision: Precision, mixture: Option<&'static Mixture>)
     plan.weights_bytes as f64 / decoder.memory().weights_bytes as f64 * 100.0
 }
 
-/// Every family and every type, as files have them and brought to others: what the device keeps in a form of its own is
+/// Types of every kind, as files have them and brought to others: what the device keeps in a form of its own is
 /// planned in that form.
 #[test]
 fn the_plan_is_what_the_device_keeps() {
     let mut cases: Vec<(PathBuf, Option<&str>)> = mixtures().into_iter().map(|(path, ..)| (path, None)).collect();
-    for folder in ["archs", "families", "quantized"] {
+    for folder in ["archs", "quantized"] {
         for name in entries(folder) {
             let files = ["hf", "model.gguf"].map(|file| format!("{folder}/{name}/{file}"));
             cases.extend(files.iter().filter_map(|file| find_all(file).next()).map(|path| (path, None)));
@@ -231,5 +231,5 @@ fn the_plan_is_what_the_device_keeps() {
             }
         }
     }
-    assert!(cases.len() > 60 && wrong.is_empty(), "{} cases, {wrong:#?}", cases.len());
+    assert!(cases.len() > 50 && wrong.is_empty(), "{} cases, {wrong:#?}", cases.len());
 }
