@@ -56,8 +56,8 @@ pub type KeptBytes<'a> = dyn Fn(DType, &Shape, WeightUse) -> Option<u64> + 'a;
 
 /// What a device is told that the house's tensor is for.
 fn usage(tensor: &ExportTensor) -> WeightUse {
-    let is_table =
-        tensor.site.is_some_and(|site| site.place == Place::Embedding) || tensor.name.starts_with("position_");
+    let is_table = tensor.site.is_some_and(|site| site.place == Place::Embedding)
+        || ["position_embd", "per_layer_token_embd"].iter().any(|name| tensor.name.starts_with(name));
     match tensor.shape.dims().len() {
         2 if is_table => WeightUse::Table,
         2 => WeightUse::Matrix,
