@@ -144,10 +144,11 @@ impl Model {
             let qkv = Qkv {
                 norm: Some(norm),
                 q: &layer.q,
-                k: &layer.k,
-                v: &layer.v,
+                k: Some(&layer.k),
+                v: Some(&layer.v),
                 q_norm: None,
                 k_norm: None,
+                v_norm: None,
                 norm_after_rope: false,
                 rope: None,
                 n_heads: N_HEADS,
@@ -171,7 +172,7 @@ impl Model {
                 slopes: None,
             };
             device.attend(q, rows, &attend, cache, index, attention)?;
-            let plain = Epilogue { norm: None, scale: 1.0, residual: None };
+            let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
             device.linear(attention, n, None, &layer.o, plain, y)?;
             let feed_forward = FeedForward {
                 norm: Some(norm),
@@ -181,7 +182,8 @@ impl Model {
                 down: &layer.down,
                 activation: Activation::Silu,
                 output_gate: None,
-                epilogue: Epilogue { norm: None, scale: 0.0, residual: Some(x) },
+                sparsity: None,
+                epilogue: Epilogue { norm: None, scale: 0.0, residual: Some(x), gain: 1.0 },
             };
             // Into another buffer, as the model does; what the next layer reads stays tame.
             device.feed_forward(y, n, &feed_forward, q)?;
