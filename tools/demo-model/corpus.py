@@ -18,9 +18,9 @@ DOCS = HERE.parent.parent / "docs"
 LANGS = ("en", "ja")
 
 # How often an intent is asked, by the first letters of its name; slash commands have none of these prefixes.
-WEIGHTS = (("o_", 1.0), ("t_", 1.0), ("f_", 1.0), ("s_", 0.5), ("r_", 14.0), ("", 2.0))
+WEIGHTS = (("o_", 1.0), ("t_", 1.0), ("f_", 1.0), ("s_", 0.8), ("r_", 14.0), ("", 2.0))
 # How often each kind of question is taken where an intent has it.
-KINDS = {"do": 5.0, "ask": 3.0, "free": 6.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
+KINDS = {"do": 5.0, "ask": 3.0, "free": 9.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
 JA_FORMS = {"DICT": "dict", "TAI": "tai", "TE": "te", "POT": "pot", "POTMASU": "potmasu", "BA": "ba", "STEM": "stem"}
 JA_SPELLINGS = (("でき", "出来"), ("ください", "下さい"), ("わか", "分か"), ("分か", "わか"), ("方法", "ほうほう"), ("とき", "時"), ("一", "1"), ("もう", "もう "), ("教えて", "おしえて"), ("。", "! "))
 SYSTEM_PROMPTS = (
@@ -132,14 +132,15 @@ def read_intents(present_formats):
                 intent.fields[key] = value
             else:
                 raise TemplateError(f"{file}:{number}: what is {key!r}?")
-    intent = None
-    for number, line in enumerate((HERE / "grammar" / "free.txt").read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith("@ "):
-            intent = intents[line[2:]]
-        elif match := re.fullmatch(r"(en|ja): (.*)", line):
-            intent.lines[f"free.{match[1]}"] = [part.strip() for part in match[2].split(" ; ")]
-        elif line and not line.startswith("#"):
-            raise TemplateError(f"free.txt:{number}: what is this?")
+    for path in sorted((HERE / "grammar" / "free").glob("*.txt")):
+        intent = None
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.startswith("@ "):
+                intent = intents[line[2:]]
+            elif match := re.fullmatch(r"(en|ja): (.*)", line):
+                intent.lines.setdefault(f"free.{match[1]}", []).extend(part.strip() for part in match[2].split(" ; "))
+            elif line and not line.startswith("#"):
+                raise TemplateError(f"{path.name}:{number}: what is this?")
     return intents
 
 
@@ -343,13 +344,13 @@ class Corpus:
         """One dialogue: (turns, names of the intents)."""
         lang = "en" if rng.random() < 0.5 else "ja"
         draw = rng.random()
-        if draw < 0.13:
+        if draw < 0.11:
             name = rng.choices([name for name, _, _ in GENERATORS], [weight for _, weight, _ in GENERATORS])[0]
             make = next(make for other, _, make in GENERATORS if other == name)
             return make(lang, rng), [name]
-        if draw < 0.16:
+        if draw < 0.13:
             return arithmetic_dialogue(lang, rng), ["arithmetic_chain"]
-        if draw < 0.22:
+        if draw < 0.18:
             between = []
             if rng.random() < 0.5:
                 between = [self.turn(self.pick(rng), lang, rng)]
@@ -359,7 +360,7 @@ class Corpus:
             intent = self.pick(rng)
             turns.append(self.turn(intent, lang, rng))
             names.append(intent.name)
-            if 0.22 <= draw < 0.50 and not intent.name.startswith(("s_", "r_")):
+            if 0.18 <= draw < 0.44 and not intent.name.startswith(("s_", "r_")):
                 current, language = intent, lang
                 for _ in range(rng.choice([1, 1, 2])):
                     following = self.follow(current, language, rng, turns[-1][1])
@@ -368,7 +369,7 @@ class Corpus:
                     turns.append(following[:2])
                     current, language = following[2], following[3]
                     names.append(current.name)
-            if draw < 0.75 or len(turns) >= 3 or rng.random() < 0.3:
+            if draw < 0.86 or len(turns) >= 3 or rng.random() < 0.3:
                 break
             if rng.random() < 0.1:
                 lang = "ja" if lang == "en" else "en"
