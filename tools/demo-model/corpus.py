@@ -381,7 +381,7 @@ class Corpus:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "build" / "corpus.jsonl")
-    parser.add_argument("--dialogues", type=int, default=300_000)
+    parser.add_argument("--dialogues", type=int, default=600_000)
     parser.add_argument("--seed", type=int, default=20_261_122)
     args = parser.parse_args()
     corpus, rng = Corpus(), random.Random(args.seed)

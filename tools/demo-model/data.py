@@ -1,6 +1,7 @@
 """Dialogues to rows of token ids. Rows hold several dialogues; none sees another (`document`), and only some tokens are learned (`kind`)."""
 
 import hashlib
+import itertools
 import json
 import random
 
@@ -14,13 +15,14 @@ NOT_JOINED = {"memory"}
 CUT_ANSWER = 10
 
 
-def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, seed):
+def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, seed):
     """Yields (ids, kinds) of documents no longer than a row. Some join several dialogues, so that long chats are known. Others are cut within
-    the last answer: its beginning shows that the question was understood, the rest is known by heart, and the time goes to other questions."""
+    the last answer: its beginning shows that the question was understood, the rest is known by heart, and the time goes to other questions. Of
+    the dialogues of several turns only a share is taken."""
     rng = random.Random(seed)
     waiting, wanted = None, 0
     for start in range(0, len(dialogues), 4096):
-        part = dialogues[start : start + 4096]
+        part = [row for row in dialogues[start : start + 4096] if sum(kind == ANSWER for _, kind in row[1]) == 1 or rng.random() < chain_share]
         encoded = tokenizer.encode_batch([text for _, pieces in part for text, _ in pieces])
         at = 0
         for names, pieces in part:
@@ -85,17 +87,17 @@ def pack(documents, row_tokens):
     return out
 
 
-def rows(corpus, tokenizer_path, row_tokens, joined_share, cut_share, seed, cache):
-    """uint16 [ids, kinds, documents][row][token], from the cache if it was made of the same things."""
+def rows(corpus, tokenizer_path, row_tokens, joined_share, cut_share, chain_share, most, seed, cache):
+    """uint16 [ids, kinds, documents][row][token] of the first `most` dialogues, from the cache if it was made of the same things."""
     tokenizer_bytes = tokenizer_path.read_bytes()
     digest = hashlib.sha256(corpus.read_bytes() + tokenizer_bytes)
-    digest.update(f"{row_tokens} {joined_share} {cut_share} {seed}".encode())
+    digest.update(f"{row_tokens} {joined_share} {cut_share} {chain_share} {most} {seed}".encode())
     path = cache / f"rows-{row_tokens}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         tokenizer = Tokenizer.from_file(str(tokenizer_path))
         with corpus.open(encoding="utf-8") as lines:
-            dialogues = [(row["intents"], pieces_of(row["messages"])) for row in map(json.loads, lines)]
-        packed = pack(encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, seed), row_tokens)
+            dialogues = [(row["intents"], pieces_of(row["messages"])) for row in map(json.loads, itertools.islice(lines, most))]
+        packed = pack(encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, seed), row_tokens)
         cache.mkdir(parents=True, exist_ok=True)
         np.save(path, packed)
     return np.load(path, mmap_mode="r")

@@ -34,6 +34,7 @@ def arguments():
     add("--weight-decay", type=float, default=0.1)
     add("--warmup", type=int, default=100)
     add("--cut-share", type=float, default=0.85, help="share of the dialogues whose last answer is cut short, except in the long rows")
+    add("--chain-share", type=float, default=0.1, help="share of the dialogues of several turns that the short rows take")
     add("--question-loss", type=float, default=0.1, help="weight of the tokens of questions; answers have 1")
     add("--noise", type=float, default=0.04, help="share of the tokens of questions that are replaced by any token, so that unknown words do no harm")
     add("--seed", type=int, default=7)
@@ -150,11 +151,11 @@ def main():
     muon = Muon(matrices)
 
     cache = ARGS.corpus.parent
-    short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.cut_share, ARGS.seed, cache)
+    short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.cut_share, ARGS.chain_share, None, ARGS.seed, cache)
     stages = [Batches(short, ARGS.rows, ARGS.noise, ARGS.seed, n_vocab)]
     first_long = ARGS.steps
     if ARGS.long_share > 0:
-        long = data.rows(ARGS.corpus, ARGS.tokenizer, 4 * ARGS.row_tokens, 0.5, 0.0, ARGS.seed, cache)
+        long = data.rows(ARGS.corpus, ARGS.tokenizer, 4 * ARGS.row_tokens, 0.5, 0.0, 1.0, 100_000, ARGS.seed, cache)
         stages.append(Batches(long, max(1, ARGS.rows // 4), ARGS.noise, ARGS.seed + 1, n_vocab))
         first_long = round(ARGS.steps * (1 - ARGS.long_share))
     n_tokens = int((short[2] > 0).sum())
