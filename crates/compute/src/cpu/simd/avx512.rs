@@ -107,11 +107,14 @@ unsafe fn square(from: *const f32, from_stride: usize, to: *mut f32, to_stride: 
 #[derive(Clone, Copy)]
 pub(super) struct Words(__m512i);
 
-// SAFETY: of this and all blocks of the operators: only the table of this instruction set uses this type.
 operators!(Words:
+    // SAFETY: only the table of this instruction set uses this type.
     BitAnd bitand |a: Self, b: u32| Self(unsafe { _mm512_and_si512(a.0, _mm512_set1_epi32(b.cast_signed())) });
+    // SAFETY: only the table of this instruction set uses this type.
     BitXor bitxor |a: Self, b: u32| Self(unsafe { _mm512_xor_si512(a.0, _mm512_set1_epi32(b.cast_signed())) });
+    // SAFETY: only the table of this instruction set uses this type.
     Shl shl |a: Self, b: u32| Self(unsafe { _mm512_sllv_epi32(a.0, _mm512_set1_epi32(b.cast_signed())) });
+    // SAFETY: only the table of this instruction set uses this type.
     Shr shr |a: Self, b: u32| Self(unsafe { _mm512_srlv_epi32(a.0, _mm512_set1_epi32(b.cast_signed())) });
 );
 
