@@ -339,7 +339,10 @@ fn scaling(keys: &Keys<'_>) -> Result<RopeScaling> {
         None => keys.factor("rope.scale_linear")?,
     };
     let factor = factor.map_or(1.0, f64::from);
-    let by_flag = keys.flag("rope.scaling.bands")?.filter(|&is_set| is_set).map(|_| "bands");
+    let mut by_flag = None;
+    for (key, kind) in [("rope.scaling.bands", "bands"), ("rope.scaling.leading", "proportional")] {
+        by_flag = keys.flag(key)?.filter(|&is_set| is_set).map(|_| kind).or(by_flag);
+    }
     match keys.word(type_key)?.map(hugging_face::rope_type).or(by_flag) {
         Some("dynamic") if keys.factor("rope.scaling.alpha")?.is_some() => Ok(RopeScaling::None),
         None | Some("linear") if factor == 1.0 => Ok(RopeScaling::None),

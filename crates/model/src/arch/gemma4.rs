@@ -40,6 +40,8 @@ pub(crate) const GEMMA4: Architecture = Architecture {
         ("attention.layer_norm_rms_epsilon", 1e-6),
         ("embedding_length_per_layer_input", 256.0),
         ("rope.freq_base", 1e6),
+        ("rope.dimension_fraction", 0.25),
+        ("rope.scaling.leading", 1.0),
     ],
     adjusts_feed_forward: true,
     bare_value_norms: true,

@@ -5,7 +5,7 @@ use crate::fixtures::{entries, find_all, find_or_skip, floats, ids, json, max_di
 use crate::running::{all_logits, batch, device, greedy, load, load_for, nll};
 use checkpoint::{Checkpoint, OpenOptions};
 use compute::{KvType, Precision};
-use model::{Architecture, Decoder, HyperParams, LoadOptions, RopeScaling};
+use model::{Architecture, Decoder, HyperParams, LoadOptions, RopeParams, RopeScaling};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -398,6 +398,17 @@ fn expressly_no_soft_cap_is_none() {
     assert_eq!(caps(), Ok((None, Some(30.0))));
     copy.change(|config| drop(config.remove("attn_logit_softcapping")));
     assert_eq!(caps(), Ok((Some(50.0), Some(30.0))));
+}
+
+/// What the reference library's class has where a Gemma 4 file says nothing of RoPE.
+#[test]
+fn rope_that_is_not_told_is_the_familys() {
+    let Some(copy) = Copy::of("families/gemma4") else { return };
+    let rope = || copy.read().map(|hyper| hyper.rope);
+    let told = rope();
+    assert!(matches!(told, Ok(RopeParams { scaling: RopeScaling::Leading { .. }, .. })), "{told:?}");
+    copy.change(|config| assert!(config.remove("rope_parameters").is_some()));
+    assert_eq!(rope(), told);
 }
 
 /// Whatever single value is changed, the answer is an error or a model that runs: never a panic.
