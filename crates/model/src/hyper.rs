@@ -1,7 +1,7 @@
 //! The numbers of a model: read from the metadata, completed by the family's record, validated here and nowhere else.
 //!
 //! What belongs here: every key the model needs, its limits and its defaults. What does not: RoPE's keys (`rope.rs`, called
-//! from here), how a file spells a key (`convention.rs`), and the shapes of tensors (`load.rs`, derived from these
+//! from here), how a file spells a key (`convention.rs`), and the shapes of tensors (`load/`, derived from these
 //! numbers). Keys are those of the GGUF specification, and beside them those that only `hugging_face.rs` has names for.
 
 use crate::architecture::{NormPlaces, Recurrence, WindowPattern, WindowedRope};

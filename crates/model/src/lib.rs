@@ -17,6 +17,7 @@ mod decoder;
 mod description;
 mod error;
 mod export;
+mod forward;
 mod hugging_face;
 mod hyper;
 mod keys;

@@ -1,4 +1,4 @@
-//! The weights of a model on its device: what `load.rs` fills and `decoder.rs` uses.
+//! The weights of a model on its device: what `load/` fills and `forward.rs` uses.
 
 use crate::hyper::DeltaParams;
 use compute::{Norm, Projection, Rope, RouterRule, StreamFactors, Weight};

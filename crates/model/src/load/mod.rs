@@ -1,7 +1,7 @@
 //! Tensors by the house's names, checked against the numbers, brought to the device.
 //!
 //! What belongs here: expected shapes, optional parts (told by presence), fused tensors split by rows, pieces joined,
-//! progress. What does not: how a file spells a name (`convention.rs`), what the tensors are used for (`decoder.rs`), their
+//! progress. What does not: how a file spells a name (`convention.rs`), what the tensors are used for (`forward.rs`), their
 //! bytes (`checkpoint`), their layout (`compute`).
 
 mod attention;
