@@ -1,7 +1,7 @@
 //! The conventions by which files name numbers and tensors: that of the house, which is GGUF's, Hugging Face's and Meta's.
 //!
 //! What belongs here: which one a file follows, told by its metadata and by nothing else, and the lookups that translate.
-//! What does not: the tables of names (`hugging_face.rs`, `meta.rs`), the meaning of numbers (`hyper.rs`).
+//! What does not: the tables of names (`hugging_face.rs`, `meta.rs`), the meaning of numbers (`hyper/`).
 
 use crate::adapter::is_adapter;
 use crate::arch::META;

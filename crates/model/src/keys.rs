@@ -1,6 +1,6 @@
 //! Numbers of the metadata by the house's keys: each read with its limits, an error naming the key as the file spells it.
 //!
-//! What belongs here: typed, bounded access. What does not: which numbers a model has (`hyper.rs`, `rope.rs`), how files
+//! What belongs here: typed, bounded access. What does not: which numbers a model has (`hyper/`, `rope.rs`), how files
 //! spell them (`convention.rs`).
 
 use crate::convention::Convention;

@@ -21,7 +21,6 @@ mod forward;
 mod hugging_face;
 mod hyper;
 mod keys;
-mod layers;
 mod load;
 mod meta;
 mod observed;

@@ -4,7 +4,7 @@
 //! no key for, this program's own reader has one.
 
 use crate::architecture::{WindowPattern, WindowedRope};
-use crate::layers::USUAL_LIMIT;
+use crate::hyper::USUAL_LIMIT;
 use crate::rope::RopeScaling;
 use crate::{Error, HyperParams, LayerParams, Mixer, Result};
 use checkpoint::Value;
