@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod forward;
 mod loaded;
+mod owners;
 mod pass;
 mod request;
 pub mod sample;

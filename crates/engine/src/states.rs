@@ -1,10 +1,12 @@
-//! Slots for the states of recurrent layers: who holds which, and after how many positions of a sequence each was written.
+//! The states of recurrent layers: in which slot each lies, and after how many positions of a sequence it was written.
 //!
 //! Keys and values of a position stay where they are; a state is overwritten by the next position and cannot be taken
 //! back. So a sequence reads one slot and writes another, and slots that were written stay as places to go on from: a new
-//! sequence begins at the last of them that it shares. References are counted; a slot that two hold is only read.
+//! sequence begins at the last of them that it shares. References are counted (`owners.rs`); a slot that two hold is only read.
 //!
 //! Where slots are kept is decided by the sequence, which are given up first here. The numbers live on the device.
+
+use crate::owners::Owners;
 
 /// The states after the first `n` positions of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,68 +15,20 @@ pub(crate) struct Snapshot {
     pub(crate) slot: u32,
 }
 
-/// Slots, how many hold each, and which are free.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    owners: Vec<u32>,
-    free: Vec<u32>,
+/// Adds to `states` those of `others` that it lacks; both are of the same tokens.
+pub(crate) fn merge(slots: &mut Owners, states: &mut Vec<Snapshot>, others: Vec<Snapshot>) {
+    for other in others {
+        match states.binary_search_by_key(&other.n, |state| state.n) {
+            Ok(_) => slots.release([other.slot]),
+            Err(at) => states.insert(at, other),
+        }
+    }
 }
 
-impl Slots {
-    /// `n` free ones; none for models without states.
-    pub(crate) fn new(n: usize) -> Self {
-        let n = u32::try_from(n).unwrap_or(u32::MAX);
-        Slots { owners: vec![0; n as usize], free: (0..n).rev().collect() }
-    }
-
-    /// Slots in all.
-    pub(crate) fn len(&self) -> usize {
-        self.owners.len()
-    }
-
-    /// A free one, which has one owner then.
-    pub(crate) fn take(&mut self) -> Option<u32> {
-        let slot = self.free.pop()?;
-        self.owners[slot as usize] = 1;
-        Some(slot)
-    }
-
-    /// One more holds it.
-    pub(crate) fn share(&mut self, slot: u32) {
-        self.owners[slot as usize] += 1;
-    }
-
-    /// One less holds each.
-    pub(crate) fn release(&mut self, slots: impl IntoIterator<Item = u32>) {
-        for slot in slots {
-            let owners = &mut self.owners[slot as usize];
-            *owners -= 1;
-            if *owners == 0 {
-                self.free.push(slot);
-            }
-        }
-    }
-
-    /// Adds to `states` those of `others` that it lacks; both are of the same tokens.
-    pub(crate) fn merge(&mut self, states: &mut Vec<Snapshot>, others: Vec<Snapshot>) {
-        for other in others {
-            match states.binary_search_by_key(&other.n, |state| state.n) {
-                Ok(_) => self.release([other.slot]),
-                Err(at) => states.insert(at, other),
-            }
-        }
-    }
-
-    /// Keeps the states after at most `n` positions.
-    pub(crate) fn truncate(&mut self, states: &mut Vec<Snapshot>, n: usize) {
-        let kept = states.partition_point(|state| state.n <= n);
-        self.release(states.drain(kept..).map(|state| state.slot));
-    }
-
-    #[cfg(test)]
-    pub(crate) fn owners(&self) -> (&[u32], usize) {
-        (&self.owners, self.free.len())
-    }
+/// Keeps the states after at most `n` positions.
+pub(crate) fn truncate(slots: &mut Owners, states: &mut Vec<Snapshot>, n: usize) {
+    let kept = states.partition_point(|state| state.n <= n);
+    slots.release(states.drain(kept..).map(|state| state.slot));
 }
 
 /// Positions of the last state within the first `n`.
@@ -136,17 +90,17 @@ mod tests {
 
     #[test]
     fn references_are_counted() {
-        let mut slots = Slots::new(3);
+        let mut slots = Owners::new(3);
         let (a, b) = (slots.take().unwrap(), slots.take().unwrap());
         slots.share(a);
         let mut one = vec![Snapshot { n: 4, slot: a }];
-        slots.merge(&mut one, vec![Snapshot { n: 2, slot: b }, Snapshot { n: 4, slot: a }]);
+        merge(&mut slots, &mut one, vec![Snapshot { n: 2, slot: b }, Snapshot { n: 4, slot: a }]);
         assert_eq!(one, [Snapshot { n: 2, slot: b }, Snapshot { n: 4, slot: a }]);
-        assert_eq!(slots.owners(), (&[1, 1, 0][..], 1));
-        slots.truncate(&mut one, 3);
-        assert_eq!((one.len(), slots.owners()), (1, (&[0, 1, 0][..], 2)));
+        assert_eq!((slots.counts(), slots.n_free()), (&[1, 1, 0][..], 1));
+        truncate(&mut slots, &mut one, 3);
+        assert_eq!((one.len(), slots.counts(), slots.n_free()), (1, &[0, 1, 0][..], 2));
         slots.release([b]);
-        assert_eq!((slots.owners().1, slots.len()), (3, 3));
+        assert_eq!((slots.n_free(), slots.len()), (3, 3));
         assert!((0..3).all(|_| slots.take().is_some()) && slots.take().is_none());
     }
 }
