@@ -5,8 +5,12 @@
 //! the layout of files (`checkpoint`), types to quantize to (`tensor`), tokenizers (`text`). The order of rows and the
 //! tensors of factors are those of llama.cpp's converter.
 
+mod divided;
+mod factors;
 mod numbers;
 mod rows;
+mod site;
+mod source;
 mod tensors;
 
 use crate::convention::Convention;
@@ -14,7 +18,8 @@ use crate::{HyperParams, Result};
 use checkpoint::{Checkpoint, Value};
 
 pub use rows::Rows;
-pub use tensors::ExportTensor;
+pub(crate) use site::site;
+pub use source::ExportTensor;
 
 /// What to write.
 #[derive(Debug)]
@@ -65,5 +70,3 @@ pub(crate) fn listing(checkpoint: &Checkpoint, hyper: &HyperParams) -> Vec<Expor
         .and_then(|(convention, architecture)| tensors::all(checkpoint, convention, architecture, hyper));
     named.map_or_else(|_| tensors::as_they_are(checkpoint, hyper), |(tensors, _)| tensors)
 }
-
-pub(crate) use tensors::site;
