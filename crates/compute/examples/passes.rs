@@ -172,8 +172,7 @@ impl Model {
                 slopes: None,
             };
             device.attend(q, rows, &attend, cache, index, attention)?;
-            let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
-            device.linear(attention, n, None, &layer.o, plain, y)?;
+            device.linear(attention, n, None, &layer.o, Epilogue::PLAIN, y)?;
             let feed_forward = FeedForward {
                 norm: Some(norm),
                 gate: Some(&layer.gate),
@@ -183,7 +182,7 @@ impl Model {
                 activation: Activation::Silu,
                 output_gate: None,
                 sparsity: None,
-                epilogue: Epilogue { norm: None, scale: 0.0, residual: Some(x), gain: 1.0 },
+                epilogue: Epilogue { scale: 0.0, residual: Some(x), ..Epilogue::PLAIN },
             };
             // Into another buffer, as the model does; what the next layer reads stays tame.
             device.feed_forward(y, n, &feed_forward, q)?;

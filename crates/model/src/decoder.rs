@@ -5,9 +5,9 @@
 
 use crate::adapter::{AdapterInfo, Adapters};
 use crate::convention::Convention;
+use crate::forward::{Model, Part};
 use crate::load::{LoadOptions, LoadProgress, Retype, load};
 use crate::observed::{ObservedTensor, observe};
-use crate::forward::{Model, Part};
 use crate::scratch::{Scratch, ScratchSizes};
 use crate::{Batch, Error, HyperParams, Result, kv_spec};
 use checkpoint::Checkpoint;

@@ -109,8 +109,7 @@ impl Model {
                 Some(own) => {
                     let correct = Streams::Correct(own.factors(false), x);
                     self.device.streams(predicted, n_rows, self.hyper.width, &correct, streams)?;
-                    let epilogue =
-                        Epilogue { norm: Some(&input.post_norm), scale: 1.0, residual: None, gain: block.gain };
+                    let epilogue = Epilogue { norm: Some(&input.post_norm), gain: block.gain, ..Epilogue::PLAIN };
                     self.layer_input(layer, input, inputs, streams, n_rows, epilogue, y)?;
                     let n_streams = self.hyper.streams.map_or(1, |streams| streams.n);
                     self.device.streams(streams, n_rows, self.hyper.width, &Streams::Add(n_streams, y), predicted)?;
@@ -137,7 +136,7 @@ impl Model {
         for (EmbeddingAddition { table, up, .. }, scale) in self.adapters.of_embedding() {
             self.device.embed(table, tokens, 1.0, None, narrow)?;
             let scale = scale * self.hyper.embedding_scale;
-            let epilogue = Epilogue { norm: None, scale, residual: Some(x), gain: 1.0 };
+            let epilogue = Epilogue { scale, residual: Some(x), ..Epilogue::PLAIN };
             self.device.linear(narrow, rows.len(), None, up, epilogue, y)?;
             std::mem::swap(x, y);
         }
@@ -158,9 +157,9 @@ impl Model {
         known.clear();
         known.extend(tokens.iter().map(|&token| if (token as usize) < made.n_rows { token } else { 0 }));
         let scale = 1.0 / (self.hyper.width as f32).sqrt();
-        let plain = Epilogue { norm: None, scale, residual: None, gain: 1.0 };
-        self.device.linear(x, n_rows, None, &made.projection, plain, inputs)?;
-        let normed = Epilogue { norm: Some(&made.norm), scale: 1.0, residual: None, gain: 1.0 };
+        let scaled = Epilogue { scale, ..Epilogue::PLAIN };
+        self.device.linear(x, n_rows, None, &made.projection, scaled, inputs)?;
+        let normed = Epilogue { norm: Some(&made.norm), ..Epilogue::PLAIN };
         self.device.norm(inputs, n_rows * n_layers, dim, normed, projected)?;
         let scale = (dim as f32 / 2.0).sqrt();
         Ok(self.device.embed(&made.table, known, scale, Some(projected), inputs)?)
@@ -205,11 +204,10 @@ impl Model {
         out: &mut Buffer,
     ) -> Result<()> {
         let norm = block.attn_norm.as_ref();
-        let both = Epilogue { norm, scale: 1.0, residual: Some(x), gain: 1.0 };
+        let both = Epilogue { norm, residual: Some(x), ..Epilogue::PLAIN };
         self.device.norm(x, n_rows, self.hyper.width, both, sum)?;
-        let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
-        self.device.linear(x, n_rows, norm, &own.left, plain, narrow)?;
-        let epilogue = Epilogue { norm: Some(&own.right_norm), scale: 1.0, residual: Some(sum), gain: 1.0 };
+        self.device.linear(x, n_rows, norm, &own.left, Epilogue::PLAIN, narrow)?;
+        let epilogue = Epilogue { norm: Some(&own.right_norm), residual: Some(sum), ..Epilogue::PLAIN };
         Ok(self.device.linear(narrow, n_rows, None, &own.right, epilogue, out)?)
     }
 
@@ -384,7 +382,7 @@ impl Model {
                 self.device.experts(x, n_rows, &Experts { epilogue, ..args }, out)?;
             }
             (Some(shared), Some(spare), Some(norms)) => {
-                let own = Epilogue { norm: Some(&norms.dense_post), scale: 1.0, residual: None, gain: 1.0 };
+                let own = Epilogue { norm: Some(&norms.dense_post), ..Epilogue::PLAIN };
                 self.dense(shared, norm, n_rows, x, own, spare)?;
                 let both = Epilogue { norm: Some(&norms.experts_post), residual: Some(spare), ..own };
                 self.device.experts(x, n_rows, &Experts { epilogue: both, ..args }, out)?;
@@ -413,7 +411,7 @@ impl Model {
     }
 
     fn epilogue<'a>(&self, norm: Option<&'a Norm>, residual: &'a Buffer) -> Epilogue<'a> {
-        Epilogue { norm, scale: self.hyper.residual_scale, residual: Some(residual), gain: 1.0 }
+        Epilogue { norm, scale: self.hyper.residual_scale, residual: Some(residual), ..Epilogue::PLAIN }
     }
 
     /// Logits of some rows of a batch, of the chunk that starts at `start`, to `host_logits[at..]`.

@@ -49,6 +49,11 @@ pub struct Epilogue<'a> {
     pub gain: f32,
 }
 
+impl Epilogue<'_> {
+    /// The product as it is.
+    pub const PLAIN: Epilogue<'static> = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
+}
+
 /// The output head: norm, product with the vocabulary matrix, for chosen rows only.
 pub struct Logits<'a> {
     /// Applied to the chosen rows.

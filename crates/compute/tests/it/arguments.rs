@@ -8,8 +8,6 @@ use compute::{
 };
 use tensor::{DType, HostTensor, Shape, SharedBytes};
 
-const PLAIN: Epilogue<'static> = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
-
 fn device() -> CpuDevice {
     CpuDevice::new(CpuOptions { threads: Some(2), precision: Precision::Fast, isa: None }).unwrap()
 }
@@ -37,20 +35,26 @@ fn shapes_and_ranges() {
     let device = device();
     let layer = Layer::new(&device, DType::F32, &[4, 8], false, 1).unwrap();
     let (small, mut out) = (device.alloc(7).unwrap(), device.alloc(4).unwrap());
-    refused(device.linear(&small, 1, None, &layer.projection, PLAIN, &mut out), "buffer of 7 elements where 8");
+    refused(
+        device.linear(&small, 1, None, &layer.projection, Epilogue::PLAIN, &mut out),
+        "buffer of 7 elements where 8",
+    );
     let x = device.alloc(8).unwrap();
     let mut short = device.alloc(3).unwrap();
-    refused(device.linear(&x, 1, None, &layer.projection, PLAIN, &mut short), "buffer of 3 elements where 4");
-    refused(device.linear(&x, usize::MAX, None, &layer.projection, PLAIN, &mut out), "overflows");
+    refused(device.linear(&x, 1, None, &layer.projection, Epilogue::PLAIN, &mut short), "buffer of 3 elements where 4");
+    refused(device.linear(&x, usize::MAX, None, &layer.projection, Epilogue::PLAIN, &mut out), "overflows");
     let wrong = Projection { bias: Some(vector(&device, &[0.0; 3])), ..layer.projection.clone() };
-    refused(device.linear(&x, 1, None, &wrong, PLAIN, &mut out), "vector of 3 elements where 4");
+    refused(device.linear(&x, 1, None, &wrong, Epilogue::PLAIN, &mut out), "vector of 3 elements where 4");
     let matrix = Projection { bias: Some(layer.projection.weight.clone()), ..layer.projection.clone() };
-    refused(device.linear(&x, 1, None, &matrix, PLAIN, &mut out), "a matrix where a vector");
+    refused(device.linear(&x, 1, None, &matrix, Epilogue::PLAIN, &mut out), "a matrix where a vector");
     let norm = Norm { kind: NormKind::Rms, weight: Some(vector(&device, &[1.0; 5])), bias: None, eps: 0.0 };
-    refused(device.linear(&x, 1, Some(&norm), &layer.projection, PLAIN, &mut out), "vector of 5 elements where 8");
+    refused(
+        device.linear(&x, 1, Some(&norm), &layer.projection, Epilogue::PLAIN, &mut out),
+        "vector of 5 elements where 8",
+    );
     refused(device.embed(&layer.projection.weight, &[4], 1.0, None, &mut device.alloc(8).unwrap()), "token 4");
     refused(device.alloc(usize::MAX), "cannot allocate");
-    device.linear(&x, 0, None, &layer.projection, PLAIN, &mut out).unwrap();
+    device.linear(&x, 0, None, &layer.projection, Epilogue::PLAIN, &mut out).unwrap();
     device.embed(&layer.projection.weight, &[], 1.0, None, &mut out).unwrap();
 }
 
@@ -110,7 +114,7 @@ fn what_is_no_number_flows() {
                 let mut x = random(n * 64, 3);
                 x[5] = f32::NAN;
                 let mut out = device.alloc(n * 20).unwrap();
-                device.linear(&buffer(&device, &x), n, None, &layer.projection, PLAIN, &mut out).unwrap();
+                device.linear(&buffer(&device, &x), n, None, &layer.projection, Epilogue::PLAIN, &mut out).unwrap();
                 let out = read(&device, &out);
                 assert!(out[..20].iter().all(|v| v.is_nan()), "{} {dtype}", name(&device));
                 assert!(out[20..].iter().all(|v| v.is_finite()), "{} {dtype}", name(&device));

@@ -46,7 +46,7 @@ fn check(device: &CpuDevice, dtype: DType, activation: Activation, gated: bool, 
         down: &down.projection,
         activation,
         output_gate: None,
-        epilogue: Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&x_buffer), gain: 1.0 },
+        epilogue: Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&x_buffer), ..Epilogue::PLAIN },
     };
     device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
     let h = hidden(gate.as_ref(), &up, activation, 0, &norm.apply(&wide(&x)));
@@ -94,7 +94,7 @@ fn gated_outputs() {
             down: &down.projection,
             activation: Activation::Silu,
             output_gate: Some(&open_vector),
-            epilogue: Epilogue { norm: None, scale: 0.5, residual: Some(&x_buffer), gain: 1.0 },
+            epilogue: Epilogue { scale: 0.5, residual: Some(&x_buffer), ..Epilogue::PLAIN },
         };
         device.feed_forward(&x_buffer, n, &args, &mut out).unwrap();
         let mut expected = wide(&x);
@@ -181,7 +181,7 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
         up: &up.projection,
         down: &down.projection,
         activation: Activation::Silu,
-        epilogue: Epilogue { norm: None, scale: 1.0, residual: Some(&x_buffer), gain: 1.0 },
+        epilogue: Epilogue { residual: Some(&x_buffer), ..Epilogue::PLAIN },
     };
     device.experts(&x_buffer, n, &args, &mut out).unwrap();
     let mut expected = wide(&x);
@@ -206,26 +206,16 @@ fn check_experts(device: &CpuDevice, dtype: DType, rule: RouterRule, with_bias: 
 
 #[test]
 fn mixtures_of_experts() {
-    let plain = RouterRule {
-        n_used: 2,
-        sigmoid: false,
-        softmax_after_choice: false,
-        normalize: true,
-        scale: 1.0,
-        groups: None,
-        peers: None,
-        weighs_input: false,
-    };
     let groups = RouterGroups { n_groups: 4, n_used: 2, n_best: 2 };
     let rules = [
-        plain,
-        RouterRule { n_used: 7, normalize: false, scale: 2.5, ..plain },
-        RouterRule { n_used: 1, sigmoid: true, ..plain },
-        RouterRule { n_used: 3, softmax_after_choice: true, normalize: false, ..plain },
-        RouterRule { n_used: 3, sigmoid: true, groups: Some(groups), ..plain },
-        RouterRule { n_used: 4, groups: Some(RouterGroups { n_best: 1, ..groups }), ..plain },
-        RouterRule { normalize: false, peers: Some(0.3), ..plain },
-        RouterRule { n_used: 1, sigmoid: true, normalize: false, weighs_input: true, ..plain },
+        ROUTER_RULE,
+        RouterRule { n_used: 7, normalize: false, scale: 2.5, ..ROUTER_RULE },
+        RouterRule { n_used: 1, sigmoid: true, ..ROUTER_RULE },
+        RouterRule { n_used: 3, softmax_after_choice: true, normalize: false, ..ROUTER_RULE },
+        RouterRule { n_used: 3, sigmoid: true, groups: Some(groups), ..ROUTER_RULE },
+        RouterRule { n_used: 4, groups: Some(RouterGroups { n_best: 1, ..groups }), ..ROUTER_RULE },
+        RouterRule { normalize: false, peers: Some(0.3), ..ROUTER_RULE },
+        RouterRule { n_used: 1, sigmoid: true, normalize: false, weighs_input: true, ..ROUTER_RULE },
     ];
     for device in devices(Precision::F32).iter().chain(&devices(Precision::Fast)) {
         for rule in rules {

@@ -19,19 +19,18 @@ fn check(device: &CpuDevice, dtype: DType, n_out: usize, n_in: usize, n: usize) 
     let residual = random(n * n_out, 10);
     let (x_buffer, r_buffer) = (buffer(device, &x), buffer(device, &residual));
     let mut out = device.alloc(n * n_out).unwrap();
-    let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
-    device.linear(&x_buffer, n, None, &layer.projection, plain, &mut out).unwrap();
+    device.linear(&x_buffer, n, None, &layer.projection, Epilogue::PLAIN, &mut out).unwrap();
     let y = layer.apply(0, &wide(&x));
     close(&read(device, &out), &y, bound, &what);
 
     let norm = TestNorm::new(device, NormKind::Layer, n_in, 3);
     let after = TestNorm::new(device, NormKind::Rms, n_out, 4);
     let y = layer.apply(0, &norm.apply(&wide(&x)));
-    let full = Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&r_buffer), gain: 1.0 };
+    let full = Epilogue { norm: Some(&after.norm), scale: 0.5, residual: Some(&r_buffer), ..Epilogue::PLAIN };
     device.linear(&x_buffer, n, Some(&norm.norm), &layer.projection, full, &mut out).unwrap();
     let expected: Vec<f64> = after.apply(&y).iter().zip(&residual).map(|(y, r)| 0.5 * y + f64::from(*r)).collect();
     close(&read(device, &out), &expected, bound, &what);
-    let fused = Epilogue { norm: None, scale: 2.0, residual: Some(&r_buffer), gain: 1.0 };
+    let fused = Epilogue { scale: 2.0, residual: Some(&r_buffer), ..Epilogue::PLAIN };
     device.linear(&x_buffer, n, Some(&norm.norm), &layer.projection, fused, &mut out).unwrap();
     let expected: Vec<f64> = y.iter().zip(&residual).map(|(y, r)| 2.0 * y + f64::from(*r)).collect();
     close(&read(device, &out), &expected, bound, &what);
@@ -85,8 +84,7 @@ fn a_row_alone_and_among_others() {
                     let args = Logits { norm: None, head: &layer.projection, scale: 1.0, softcap: None };
                     device.logits(&x, &rows, &args, &mut out).unwrap();
                 } else {
-                    let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
-                    device.linear(&x, n, None, &layer.projection, plain, &mut out).unwrap();
+                    device.linear(&x, n, None, &layer.projection, Epilogue::PLAIN, &mut out).unwrap();
                 }
                 read(&device, &out)
             };
@@ -128,8 +126,7 @@ fn the_number_of_threads_changes_nothing() {
                         let layer = Layer::new(device, dtype, &[300, 512], true, 1)?;
                         let x = buffer(device, &random(n * 512, 2));
                         let mut out = device.alloc(n * 300).unwrap();
-                        let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
-                        device.linear(&x, n, None, &layer.projection, plain, &mut out).unwrap();
+                        device.linear(&x, n, None, &layer.projection, Epilogue::PLAIN, &mut out).unwrap();
                         Some(read(device, &out))
                     })
                     .collect();
@@ -152,7 +149,7 @@ fn norms() {
                         &buffer(&device, &x),
                         n,
                         width,
-                        Epilogue { norm: Some(&norm.norm), scale: 1.0, residual: None, gain: 1.0 },
+                        Epilogue { norm: Some(&norm.norm), ..Epilogue::PLAIN },
                         &mut out,
                     )
                     .unwrap();
@@ -220,9 +217,10 @@ fn an_observer_sees_the_normalized_input() {
         let norm = TestNorm::new(device, NormKind::Rms, n_in, 3);
         let x = random(n * n_in, 9);
         let mut out = device.alloc(n * 33).unwrap();
-        let plain = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
         for _ in 0..2 {
-            device.linear(&buffer(device, &x), n, Some(&norm.norm), &layer.projection, plain, &mut out).unwrap();
+            device
+                .linear(&buffer(device, &x), n, Some(&norm.norm), &layer.projection, Epilogue::PLAIN, &mut out)
+                .unwrap();
         }
         let mut expected = vec![0.0; n_in];
         for row in norm.apply(&wide(&x)).chunks(n_in) {

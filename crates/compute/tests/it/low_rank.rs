@@ -27,7 +27,7 @@ fn check(device: &CpuDevice, dtype: DType, n_out: usize, n_in: usize, n: usize) 
 
     let (x, residual) = (random(n * n_in, 9), random(n * n_out, 10));
     let (x_buffer, r_buffer) = (buffer(device, &x), buffer(device, &residual));
-    let epilogue = Epilogue { norm: None, scale: 0.5, residual: Some(&r_buffer), gain: 1.0 };
+    let epilogue = Epilogue { scale: 0.5, residual: Some(&r_buffer), ..Epilogue::PLAIN };
     let mut out = device.alloc(n * n_out).unwrap();
     let finished = |y: &[f64]| -> Vec<f64> { y.iter().zip(&residual).map(|(y, r)| 0.5 * y + f64::from(*r)).collect() };
     let mut y = layer.apply(0, &wide(&x));

@@ -1,10 +1,23 @@
 //! What the tests share: random values, devices under test, and the operations written out in `f64`.
 
 use compute::{
-    Activation, Buffer, Device, Norm, NormKind, Precision, Projection, Rope, RopePairing, Weight, WeightUse,
+    Activation, Buffer, Device, Norm, NormKind, Precision, Projection, Rope, RopePairing, RouterRule, Weight,
+    WeightUse,
     cpu::{CpuDevice, CpuOptions, Isa},
 };
 use tensor::{DType, HostTensor, Shape, SharedBytes};
+
+/// Two experts for each token, weighted by their shares.
+pub(crate) const ROUTER_RULE: RouterRule = RouterRule {
+    n_used: 2,
+    sigmoid: false,
+    softmax_after_choice: false,
+    normalize: true,
+    scale: 1.0,
+    groups: None,
+    peers: None,
+    weighs_input: false,
+};
 
 /// Every instruction set of the machine with one, two and three threads.
 pub(crate) fn devices(precision: Precision) -> Vec<CpuDevice> {

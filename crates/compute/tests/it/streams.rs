@@ -4,11 +4,10 @@
 use crate::reference::*;
 use compute::{
     Activation, Attend, Device, Epilogue, Experts, FeedForward, KvLayer, KvSpec, KvType, LayerInput, NormKind,
-    Precision, Qkv, RouterRule, Rows, SequenceRows, StateSpec, StreamFactors, Streams,
+    Precision, Qkv, Rows, SequenceRows, StateSpec, StreamFactors, Streams,
 };
 use tensor::DType;
 
-const PLAIN: Epilogue<'static> = Epilogue { norm: None, scale: 1.0, residual: None, gain: 1.0 };
 const BOUND: f64 = 5e-6;
 
 fn mean_square(v: &[f64]) -> f64 {
@@ -86,7 +85,7 @@ fn inputs_of_layers() {
         let (scale_vector, x_buffer, inputs_buffer) =
             (vector(&device, &scale), buffer(&device, &x), buffer(&device, &inputs));
         let mut out = device.alloc(n_rows * width).unwrap();
-        let epilogue = Epilogue { norm: Some(&norm.norm), scale: 1.0, residual: Some(&x_buffer), gain: 0.5 };
+        let epilogue = Epilogue { norm: Some(&norm.norm), residual: Some(&x_buffer), gain: 0.5, ..Epilogue::PLAIN };
         let activation = Activation::GeluTanh;
         let args = LayerInput {
             scale: Some(&scale_vector),
@@ -131,7 +130,7 @@ fn sparse_activations() {
             down: &down.projection,
             activation: Activation::GeluTanh,
             output_gate: None,
-            epilogue: PLAIN,
+            epilogue: Epilogue::PLAIN,
         };
         device.feed_forward(&buffer(&device, &x), n, &args, &mut out).unwrap();
         let mut expected = Vec::new();
@@ -160,16 +159,7 @@ fn routers_that_read_otherwise() {
         let (read_by_experts, read_by_router) = (norm(5), norm(6));
         let (scale, x) = (random(n_expert, 7), random(n * width, 8));
         let scale_vector = vector(&device, &scale);
-        let rule = RouterRule {
-            n_used: 2,
-            sigmoid: false,
-            softmax_after_choice: false,
-            normalize: true,
-            scale: 1.0,
-            groups: None,
-            peers: None,
-            weighs_input: false,
-        };
+        let rule = ROUTER_RULE;
         let mut out = device.alloc(n * width).unwrap();
         let args = Experts {
             norm: Some(&read_by_experts.norm),
@@ -182,7 +172,7 @@ fn routers_that_read_otherwise() {
             down: &down.projection,
             expert_scale: Some(&scale_vector),
             activation: Activation::Silu,
-            epilogue: PLAIN,
+            epilogue: Epilogue::PLAIN,
         };
         device.experts(&buffer(&device, &x), n, &args, &mut out).unwrap();
         let mut expected = Vec::new();

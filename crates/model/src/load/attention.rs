@@ -8,7 +8,7 @@ use crate::Result;
 use crate::hyper::{LatentParams, LayerParams};
 use crate::row_order;
 use crate::weights::AttentionWeights;
-use compute::{Norm, Projection, Rope, WeightUse};
+use compute::{Projection, Rope, WeightUse};
 use std::ops::Range;
 use tensor::{HostTensor, Shape};
 
@@ -44,20 +44,14 @@ impl Loader<'_> {
             let v = if is_key { None } else { Some(self.projection(&name("attn_v"), &[layer.v_dim(), width])?) };
             (q, Some(k), v)
         };
-        let (kind, eps) = (self.hyper.architecture.norm, self.hyper.norm_eps);
         let has_bare = self.hyper.bare_head_norms && rope.is_some();
-        let bare = has_bare.then_some(Norm { kind, weight: None, bias: None, eps });
+        let bare = has_bare.then(|| self.norm_of(None));
         let q_norm = self.head_norm(&name("attn_q_norm"), layer.head_dim, layer.n_heads)?.or(bare.clone());
         let k_norm = match k {
             Some(_) => self.head_norm(&name("attn_k_norm"), layer.head_dim, layer.n_kv_heads)?.or(bare),
             None => None,
         };
-        let v_norm = (self.hyper.architecture.bare_value_norms && k.is_some()).then_some(Norm {
-            kind,
-            weight: None,
-            bias: None,
-            eps,
-        });
+        let v_norm = (self.hyper.architecture.bare_value_norms && k.is_some()).then(|| self.norm_of(None));
         Ok(AttentionWeights::Plain { q, k, v, q_norm, k_norm, v_norm, rope, gate })
     }
 

@@ -73,7 +73,7 @@ impl Loader<'_> {
         let values = self.fetch(name, &[width])?.to_f32().map_err(|e| in_tensor(name, e))?;
         let scaled: Vec<f32> = values.iter().map(|v| v / (width as f32).sqrt()).collect();
         let weight = Some(self.made_vector(name, &scaled)?);
-        Ok(Some(Norm { kind: self.hyper.architecture.norm, weight, bias: None, eps: self.hyper.norm_eps }))
+        Ok(Some(self.norm_of(weight)))
     }
 
     /// The expert of layer `i` that every token passes.

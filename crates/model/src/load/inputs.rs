@@ -3,7 +3,7 @@
 use super::{Loader, fetch::in_tensor};
 use crate::weights::{BlockInput, BlockStreams, LayerInputs, StreamProjections};
 use crate::{Error, Result};
-use compute::{Norm, Projection, WeightUse};
+use compute::{Projection, WeightUse};
 use std::f32::consts::FRAC_1_SQRT_2;
 
 impl Loader<'_> {
@@ -24,7 +24,7 @@ impl Loader<'_> {
             table: self.weight(name, &[n_rows, all], WeightUse::Table)?,
             n_rows,
             projection: self.projection("per_layer_model_proj", &[all, self.hyper.width])?,
-            norm: Norm { kind: self.hyper.architecture.norm, weight, bias: None, eps: self.hyper.norm_eps },
+            norm: self.norm_of(weight),
         }))
     }
 

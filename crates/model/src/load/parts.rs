@@ -10,11 +10,15 @@ use std::ops::Range;
 use tensor::{HostTensor, Shape};
 
 impl Loader<'_> {
+    /// A norm of the model's kind, without a shift.
+    pub(super) fn norm_of(&self, weight: Option<Weight>) -> Norm {
+        Norm { kind: self.hyper.architecture.norm, weight, bias: None, eps: self.hyper.norm_eps }
+    }
+
     /// A norm over the whole width; its shift where the file has one.
     pub(super) fn norm(&mut self, base: &str, width: usize) -> Result<Norm> {
-        let (kind, eps) = (self.hyper.architecture.norm, self.hyper.norm_eps);
         if self.hyper.architecture.bare_norms {
-            return Ok(Norm { kind, weight: None, bias: None, eps });
+            return Ok(self.norm_of(None));
         }
         let name = format!("{base}.weight");
         let offset = self.names.norm_offset();
@@ -27,7 +31,7 @@ impl Loader<'_> {
             self.made_vector(&name, &values)?
         };
         let bias = self.bias(&format!("{base}.bias"), width)?;
-        Ok(Norm { kind, weight: Some(weight), bias, eps })
+        Ok(Norm { bias, ..self.norm_of(Some(weight)) })
     }
 
     /// A norm that may be there.
@@ -64,12 +68,7 @@ impl Loader<'_> {
             }
             None => self.weight(&name, &shape, WeightUse::Vector)?,
         };
-        Ok(Some(Norm {
-            kind: self.hyper.architecture.norm,
-            weight: Some(weight),
-            bias: None,
-            eps: self.hyper.norm_eps,
-        }))
+        Ok(Some(self.norm_of(Some(weight))))
     }
 
     pub(super) fn projection(&mut self, base: &str, shape: &[usize; 2]) -> Result<Projection> {

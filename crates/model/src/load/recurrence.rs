@@ -4,7 +4,7 @@ use super::{Loader, fetch::in_tensor};
 use crate::Result;
 use crate::hyper::DeltaParams;
 use crate::weights::AttentionWeights;
-use compute::{Norm, Weight, WeightUse};
+use compute::{Weight, WeightUse};
 
 impl Loader<'_> {
     /// A gated short convolution.
@@ -62,7 +62,7 @@ impl Loader<'_> {
             self.made_vector(&log, &values.iter().map(|v| -v.exp()).collect::<Vec<f32>>())?
         };
         let weight = Some(self.weight(&name("ssm_norm.weight"), &[v_dim], WeightUse::Vector)?);
-        let head_norm = Norm { kind: self.hyper.architecture.norm, weight, bias: None, eps: self.hyper.norm_eps };
+        let head_norm = self.norm_of(weight);
         Ok(AttentionWeights::DeltaRule {
             qkv,
             z,
