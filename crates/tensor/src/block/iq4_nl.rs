@@ -4,6 +4,7 @@
 
 use super::{
     decode_blocks, encode_weighted_blocks, half,
+    levels::{fours, pack_fours},
     search::{best_scale, extreme, importance, inverse},
 };
 use crate::dtype::{Encode, Info};
@@ -24,10 +25,7 @@ pub(super) const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]| {
         let d = half(*d0, *d1);
-        for j in 0..16 {
-            out[j] = d * f32::from(VALUES[usize::from(qs[j] & 15)]);
-            out[j + 16] = d * f32::from(VALUES[usize::from(qs[j] >> 4)]);
-        }
+        *out = fours(qs).map(|level| d * f32::from(VALUES[usize::from(level)]));
     });
 }
 
@@ -71,7 +69,7 @@ pub(super) fn fit_scale(x: &[f32; 32], given: Option<&[f32; 32]>) -> f32 {
 
 /// The two nibbles of each byte for `x`, at `inverse` levels a unit.
 pub(super) fn nibbles(x: &[f32; 32], inverse: f32) -> [u8; 16] {
-    std::array::from_fn(|j| nearest(x[j] * inverse) | nearest(x[j + 16] * inverse) << 4)
+    pack_fours(&x.map(|v| nearest(v * inverse)))
 }
 
 fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {

@@ -6,6 +6,7 @@
 
 pub(crate) mod affine;
 mod grid;
+mod levels;
 pub(crate) mod mixture;
 pub(crate) mod plain;
 mod search;

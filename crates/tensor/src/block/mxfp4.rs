@@ -2,7 +2,11 @@
 //!
 //! Bytes: `e` (1), `qs` (16). The low nibbles are weights 0..16, the high ones 16..32.
 
-use super::{decode_blocks, encode_blocks, search::extreme};
+use super::{
+    decode_blocks, encode_blocks,
+    levels::{fours, pack_fours},
+    search::extreme,
+};
 use crate::dtype::{Encode, Info};
 
 pub(crate) const INFO: Info = Info {
@@ -25,10 +29,7 @@ fn half_scale(e: u8) -> f32 {
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[e, qs @ ..]: &[u8; 17], out: &mut [f32; 32]| {
         let d = half_scale(*e);
-        for j in 0..16 {
-            out[j] = d * f32::from(DOUBLED[usize::from(qs[j] & 15)]);
-            out[j + 16] = d * f32::from(DOUBLED[usize::from(qs[j] >> 4)]);
-        }
+        *out = fours(qs).map(|code| d * f32::from(DOUBLED[usize::from(code)]));
     });
 }
 
@@ -62,8 +63,6 @@ fn encode(values: &[f32], out: &mut [u8]) {
         }
         *e = best.1;
         let inverse = 1.0 / half_scale(*e);
-        for j in 0..16 {
-            qs[j] = nearest(x[j] * inverse) | nearest(x[j + 16] * inverse) << 4;
-        }
+        *qs = pack_fours(&x.map(|v| nearest(v * inverse)));
     });
 }

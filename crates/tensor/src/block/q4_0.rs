@@ -4,7 +4,7 @@
 
 use super::{
     decode_blocks, encode_weighted_blocks, half,
-    search::{extreme, fit_scale, inverse},
+    levels::{around_zero, fours, pack_fours},
 };
 use crate::dtype::{Encode, Info};
 use half::f16;
@@ -21,25 +21,14 @@ pub(crate) const INFO: Info = Info {
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]| {
         let d = half(*d0, *d1);
-        for j in 0..16 {
-            out[j] = (i32::from(qs[j] & 15) - 8) as f32 * d;
-            out[j + 16] = (i32::from(qs[j] >> 4) - 8) as f32 * d;
-        }
+        *out = fours(qs).map(|level| (i32::from(level) - 8) as f32 * d);
     });
 }
 
-/// The weight of greatest magnitude becomes exactly -8 steps, as ggml's reference does it; with importances a scale is searched.
 fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     encode_weighted_blocks(values, importance, out, |x: &[f32; 32], given, [d0, d1, qs @ ..]: &mut [u8; 18]| {
-        let d = match given {
-            None => extreme(x) / -8.0,
-            Some(_) => fit_scale(x, given, 8),
-        };
-        let inverse = inverse(d);
+        let (d, levels) = around_zero(x, given, 8);
         [*d0, *d1] = f16::from_f32(d).to_le_bytes();
-        let level = |v: f32| ((v * inverse + 8.5) as u8).min(15);
-        for j in 0..16 {
-            qs[j] = level(x[j]) | level(x[j + 16]) << 4;
-        }
+        *qs = pack_fours(&levels);
     });
 }

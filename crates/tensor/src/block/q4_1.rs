@@ -4,7 +4,7 @@
 
 use super::{
     decode_blocks, encode_weighted_blocks, half,
-    search::{fit_scale_and_min, inverse, range},
+    levels::{above_min, fours, pack_fours},
 };
 use crate::dtype::{Encode, Info};
 use half::f16;
@@ -21,37 +21,20 @@ pub(crate) const INFO: Info = Info {
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, qs @ ..]: &[u8; 20], out: &mut [f32; 32]| {
         let (d, m) = (half(*d0, *d1), half(*m0, *m1));
-        for j in 0..16 {
-            out[j] = f32::from(qs[j] & 15) * d + m;
-            out[j + 16] = f32::from(qs[j] >> 4) * d + m;
-        }
+        *out = fours(qs).map(|level| f32::from(level) * d + m);
     });
 }
 
-/// Scale and minimum from the range of the weights, as ggml's reference does it; with importances they are searched.
 fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     encode_weighted_blocks(
         values,
         importance,
         out,
         |x: &[f32; 32], given, [d0, d1, m0, m1, qs @ ..]: &mut [u8; 20]| {
-            let (d, min) = match given {
-                None => {
-                    let (min, max) = range(x);
-                    ((max - min) / 15.0, min)
-                }
-                Some(_) => {
-                    let (d, below) = fit_scale_and_min(x, given, 15, true);
-                    (d, -below)
-                }
-            };
-            let inverse = inverse(d);
+            let (d, min, levels) = above_min(x, given, 15);
             [*d0, *d1] = f16::from_f32(d).to_le_bytes();
             [*m0, *m1] = f16::from_f32(min).to_le_bytes();
-            let level = |v: f32| (((v - min) * inverse + 0.5) as u8).min(15);
-            for j in 0..16 {
-                qs[j] = level(x[j]) | level(x[j + 16]) << 4;
-            }
+            *qs = pack_fours(&levels);
         },
     );
 }

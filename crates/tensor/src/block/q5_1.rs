@@ -5,7 +5,7 @@
 
 use super::{
     decode_blocks, encode_weighted_blocks, half,
-    search::{fit_scale_and_min, inverse, range},
+    levels::{above_min, fives, pack_fives},
 };
 use crate::dtype::{Encode, Info};
 use half::f16;
@@ -22,44 +22,20 @@ pub(crate) const INFO: Info = Info {
 fn decode(bytes: &[u8], out: &mut [f32]) {
     decode_blocks(bytes, out, |[d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..]: &[u8; 24], out: &mut [f32; 32]| {
         let (d, m) = (half(*d0, *d1), half(*m0, *m1));
-        let qh = u32::from_le_bytes([*h0, *h1, *h2, *h3]);
-        for j in 0..16 {
-            let low = u32::from(qs[j] & 15) | ((qh >> j) & 1) << 4;
-            let high = u32::from(qs[j] >> 4) | ((qh >> (j + 16)) & 1) << 4;
-            out[j] = low as f32 * d + m;
-            out[j + 16] = high as f32 * d + m;
-        }
+        *out = fives([*h0, *h1, *h2, *h3], qs).map(|level| f32::from(level) * d + m);
     });
 }
 
-/// Scale and minimum from the range of the weights, as ggml's reference does it; with importances they are searched.
 fn encode(values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     encode_weighted_blocks(
         values,
         importance,
         out,
         |x: &[f32; 32], given, [d0, d1, m0, m1, h0, h1, h2, h3, qs @ ..]: &mut [u8; 24]| {
-            let (d, min) = match given {
-                None => {
-                    let (min, max) = range(x);
-                    ((max - min) / 31.0, min)
-                }
-                Some(_) => {
-                    let (d, below) = fit_scale_and_min(x, given, 31, true);
-                    (d, -below)
-                }
-            };
-            let inverse = inverse(d);
+            let (d, min, levels) = above_min(x, given, 31);
             [*d0, *d1] = f16::from_f32(d).to_le_bytes();
             [*m0, *m1] = f16::from_f32(min).to_le_bytes();
-            let level = |v: f32| (((v - min) * inverse + 0.5) as u8).min(31);
-            let mut qh = 0;
-            for j in 0..16 {
-                let (low, high) = (level(x[j]), level(x[j + 16]));
-                qs[j] = low & 15 | (high & 15) << 4;
-                qh |= u32::from(low >> 4) << j | u32::from(high >> 4) << (j + 16);
-            }
-            [*h0, *h1, *h2, *h3] = qh.to_le_bytes();
+            ([*h0, *h1, *h2, *h3], *qs) = pack_fives(&levels);
         },
     );
 }
