@@ -6,7 +6,7 @@
 //! scales are halves.
 
 use super::{
-    gptq,
+    grouped::{Blocks, Head, check_dtypes},
     quantized::{self, Ending, Tensors, floats},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     joined::{Outcome, Recipe, Refusal},
 };
 use std::sync::Arc;
-use tensor::{Affine, DType, SharedBytes};
+use tensor::SharedBytes;
 
 /// The convention's name in configurations.
 const METHOD: &str = "awq";
@@ -26,7 +26,6 @@ const EIGHT: usize = 8;
 /// Which output of its eight the nibbles of a word belong to, the lowest first.
 const ORDER: [usize; EIGHT] = [0, 2, 4, 6, 1, 3, 5, 7];
 const ENDINGS: [Ending; 3] = [Ending::needed(".qweight"), Ending::needed(".qzeros"), Ending::needed(".scales")];
-const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
 /// Words whose outputs are gathered together: a cache line.
 const LANES: usize = 16;
 /// Bytes of levels of the largest block.
@@ -50,26 +49,18 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
         if let Some(bits) = bits.filter(|bits| usize::try_from(*bits) != Ok(BITS)) {
             return Err(tensors.unsupported(&levels, format!("AWQ with {bits} bits (4 are known)")));
         }
-        tensors.check_dtype(&levels, &[DType::I32])?;
-        tensors.check_dtype(&zeros, &[DType::I32])?;
-        tensors.check_dtype(&scales, FLOATS)?;
+        check_dtypes(tensors, [&levels, &zeros, &scales])?;
         let [n_in, n_words] = *levels.shape.dims() else {
             return Err(tensors.damaged(&levels, format!("its shape is {}, which is no matrix", levels.shape)));
         };
         let Some(n_out) = n_words.checked_mul(EIGHT) else {
             return Err(tensors.damaged(&levels, format!("its shape {} overflows", levels.shape)));
         };
-        // No group size, or -1: one group for all.
-        let stride = stride.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(n_in).min(n_in);
-        let Some((affine, dtype)) = gptq::block(BITS, stride, n_in) else {
-            let type_name = format!("AWQ in groups of {stride} of {n_in} inputs (its shape is {})", levels.shape);
-            return Err(tensors.unsupported(&levels, type_name));
-        };
-        let n_groups = n_in.div_ceil(stride);
-        let reason = format!("{n_in} inputs in groups of {stride}, {n_out} outputs");
-        tensors.check_shape(&scales, &[n_groups, n_out], &reason)?;
-        tensors.check_shape(&zeros, &[n_groups, n_words], &reason)?;
-        let recipe = Words { affine, n_in, n_words, stride, scales: scales.dtype };
+        let (blocks, dtype) = Blocks::new(tensors, "AWQ", (&levels, &scales), BITS, stride, n_in)?;
+        let reason = format!("{n_in} inputs in groups of {}, {n_out} outputs", blocks.stride);
+        tensors.check_shape(&scales, &[blocks.n_groups(), n_out], &reason)?;
+        tensors.check_shape(&zeros, &[blocks.n_groups(), n_words], &reason)?;
+        let recipe = Words { blocks, n_words };
         let inputs = vec![levels, zeros, scales];
         tensors.replace(format!("{matrix}.weight"), dtype, &[n_out, n_in], inputs, Arc::new(recipe))?;
     }
@@ -79,37 +70,24 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
 /// Rows out of words that hold a level of eight of them.
 #[derive(Debug)]
 struct Words {
-    affine: Affine,
-    n_in: usize,
+    blocks: Blocks,
     /// Words of an input.
     n_words: usize,
-    /// Inputs that share a scale.
-    stride: usize,
-    scales: DType,
 }
 
 impl Recipe for Words {
     fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
         let mismatch = || Refusal::Damaged("levels, zeros and scales do not fit".to_owned());
         let [levels, zeros, scales] = inputs else { return Err(mismatch()) };
-        let block_bytes = self.affine.block_bytes();
-        let n_blocks = self.n_in / self.affine.group;
         let word_row = self.n_words * 4;
-        let scale_row = self.n_words * EIGHT * self.scales.block_bytes();
-        let mut group = None;
-        let mut heads = Vec::new();
-        for block in 0..n_blocks {
-            let of = block * self.affine.group / self.stride;
-            if group != Some(of) {
-                let scales = scales.get(of * scale_row..).and_then(|row| row.get(..scale_row)).ok_or_else(mismatch)?;
-                let zeros = zeros.get(of * word_row..).and_then(|row| row.get(..word_row)).ok_or_else(mismatch)?;
-                heads = self.heads(scales, zeros).ok_or_else(mismatch)?;
-                group = Some(of);
-            }
-            let rows = levels.get(block * self.affine.group * word_row..).ok_or_else(mismatch)?;
+        let scale_row = self.n_words * EIGHT * self.blocks.scales.block_bytes();
+        let group = self.blocks.affine.group;
+        let heads = |scales: &[u8], zeros: &[u8]| self.heads(scales, zeros);
+        let made = self.blocks.each((scales, scale_row), (zeros, word_row), heads, |block, heads| {
+            let rows = levels.get(block * group * word_row..)?;
             let mut lanes = [[0; LEVEL_BYTES]; LANES * EIGHT];
             for (first, heads) in (0..self.n_words).step_by(LANES).zip(heads.chunks(LANES * EIGHT)) {
-                for (k, two) in rows.chunks_exact(2 * word_row).take(self.affine.group / 2).enumerate() {
+                for (k, two) in rows.chunks_exact(2 * word_row).take(group / 2).enumerate() {
                     let (even, odd) = two.split_at(word_row);
                     let [even, odd] =
                         [even, odd].map(|row| row.get(first * 4..).unwrap_or_default().as_chunks::<4>().0);
@@ -121,14 +99,11 @@ impl Recipe for Words {
                         }
                     }
                 }
-                let rows = out.chunks_exact_mut(n_blocks * block_bytes).skip(first * EIGHT);
-                for ((lane, (scale, bias)), row) in lanes.iter().zip(heads).zip(rows) {
-                    let place = row.get_mut(block * block_bytes..).ok_or_else(mismatch)?;
-                    self.affine.write(*scale, *bias, lane, place);
-                }
+                self.blocks.write(block, first * EIGHT, &lanes, heads, out)?;
             }
-        }
-        Ok(())
+            Some(())
+        });
+        made.ok_or_else(mismatch)
     }
 }
 
@@ -141,8 +116,8 @@ fn nibbles(even: [u8; 4], odd: [u8; 4]) -> impl Iterator<Item = (u8, u8, usize)>
 
 impl Words {
     /// Scale and bias of each output, in one group.
-    fn heads(&self, scales: &[u8], zeros: &[u8]) -> Option<Vec<(f32, f32)>> {
-        let mut heads: Vec<(f32, f32)> = floats(self.scales, scales)?.into_iter().map(|scale| (scale, 0.0)).collect();
+    fn heads(&self, scales: &[u8], zeros: &[u8]) -> Option<Vec<Head>> {
+        let mut heads: Vec<Head> = floats(self.blocks.scales, scales)?.into_iter().map(|scale| (scale, 0.0)).collect();
         for (eight, word) in heads.as_chunks_mut::<EIGHT>().0.iter_mut().zip(zeros.as_chunks::<4>().0) {
             for (zero, _, lane) in nibbles(*word, [0; 4]) {
                 let (scale, bias) = eight.get_mut(lane)?;

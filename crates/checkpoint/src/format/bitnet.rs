@@ -7,8 +7,8 @@
 //! affine blocks of 2 bits, in which `scale · 1 − scale` is zero exactly.
 
 use super::{
-    gptq,
-    quantized::{self, Ending, Tensors, floats},
+    grouped,
+    quantized::{self, Ending, FLOATS, Tensors, floats},
 };
 use crate::{
     Metadata, Result, TensorInfo,
@@ -21,7 +21,6 @@ use tensor::{Affine, DType, SharedBytes};
 /// The convention's name in configurations.
 const METHOD: &str = "bitnet";
 const ENDINGS: [Ending; 2] = [Ending::needed(".weight"), Ending::needed(".weight_scale")];
-const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
 const BITS: usize = 2;
 /// Rows of a byte.
 const FOUR: usize = 4;
@@ -76,7 +75,7 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
 
 /// The type for rows of `n_in`.
 fn block(tensors: &Tensors<'_>, info: &TensorInfo, n_in: usize) -> Result<(Affine, DType)> {
-    gptq::block(BITS, GROUP, n_in)
+    grouped::block(BITS, GROUP, n_in)
         .ok_or_else(|| tensors.unsupported(info, format!("ternary rows of {n_in} weights ({})", quoted(&info.name))))
 }
 

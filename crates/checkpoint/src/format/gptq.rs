@@ -9,14 +9,17 @@
 //! order of their activations may have groups of scattered inputs, which no block can hold: they become what the packages
 //! compute with, each weight as a number of the scales' type (singles where that has fewer than ten bits).
 
-use super::quantized::{self, Ending, Tensors, floats};
+use super::{
+    grouped::{Blocks, Head, check_dtypes},
+    quantized::{self, Ending, Tensors, floats},
+};
 use crate::{
     Metadata, Result,
     error::quoted,
     joined::{Outcome, Recipe, Refusal},
 };
 use std::sync::Arc;
-use tensor::{Affine, DType, SharedBytes};
+use tensor::{DType, SharedBytes};
 
 /// The convention's name in configurations.
 const METHOD: &str = "gptq";
@@ -27,7 +30,6 @@ const ENDINGS: [Ending; 4] = [
     Ending::needed(".scales"),
     Ending { text: ".g_idx", optional: true },
 ];
-const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
 /// Bits of a stored integer.
 const WORD: usize = 32;
 /// Outputs whose columns are gathered together: a cache line of words.
@@ -57,9 +59,7 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
             let what = bits.map_or("without a number of bits".to_owned(), |bits| format!("with {bits} bits"));
             return Err(tensors.unsupported(&levels, format!("GPTQ {what} (2, 3, 4 and 8 are known)")));
         };
-        tensors.check_dtype(&levels, &[DType::I32])?;
-        tensors.check_dtype(&zeros, &[DType::I32])?;
-        tensors.check_dtype(&scales, FLOATS)?;
+        check_dtypes(tensors, [&levels, &zeros, &scales])?;
         let [n_words, n_out] = *levels.shape.dims() else {
             return Err(tensors.damaged(&levels, format!("its shape is {}, which is no matrix", levels.shape)));
         };
@@ -69,13 +69,8 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
             let problem = format!("its shape {} holds no whole number of levels of {bits} bits", levels.shape);
             return Err(tensors.damaged(&levels, problem));
         };
-        // No group size, or -1: one group for all.
-        let stride = stride.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(n_in).min(n_in);
-        let Some((affine, dtype)) = block(bits, stride, n_in) else {
-            let type_name = format!("GPTQ in groups of {stride} of {n_in} inputs (its shape is {})", levels.shape);
-            return Err(tensors.unsupported(&levels, type_name));
-        };
-        let n_groups = n_in.div_ceil(stride);
+        let (blocks, dtype) = Blocks::new(tensors, "GPTQ", (&levels, &scales), bits, stride, n_in)?;
+        let (stride, n_groups) = (blocks.stride, blocks.n_groups());
         let reason = format!("{n_in} inputs in groups of {stride}, {n_out} outputs, {bits} bits");
         tensors.check_shape(&scales, &[n_groups, n_out], &reason)?;
         let zero_words = n_out.checked_mul(bits).filter(|n| n.is_multiple_of(WORD)).map(|n| n / WORD);
@@ -91,7 +86,7 @@ pub(super) fn join(metadata: &Metadata, tensors: &mut Tensors<'_>) -> Result<()>
                 groups_of(&tensors.read(order)?, n_groups).map_err(|problem| tensors.damaged(order, problem))?;
             is_scattered = groups.iter().enumerate().any(|(i, group)| *group != i / stride);
         }
-        let columns = Columns { affine, n_in, n_out, stride, scales: scales.dtype, less_one: !is_second };
+        let columns = Columns { blocks, n_out, less_one: !is_second };
         let plain = if scales.dtype == DType::F16 { DType::F16 } else { DType::F32 };
         let inputs = [Some(levels), Some(zeros), Some(scales), order].into_iter().flatten().collect();
         let (dtype, recipe): (DType, Arc<dyn Recipe>) = match is_scattered {
@@ -113,21 +108,11 @@ fn groups_of(order: &[u8], n_groups: usize) -> std::result::Result<Vec<usize>, S
     groups.collect()
 }
 
-/// The type for rows of `n_in`, of which every `stride` share a scale.
-pub(super) fn block(bits: usize, stride: usize, n_in: usize) -> Option<(Affine, DType)> {
-    let affine = Affine::dividing(bits, stride, n_in)?;
-    Some((affine, affine.dtype()?))
-}
-
 /// Rows out of columns of words.
 #[derive(Debug)]
 struct Columns {
-    affine: Affine,
-    n_in: usize,
+    blocks: Blocks,
     n_out: usize,
-    /// Inputs that share a scale.
-    stride: usize,
-    scales: DType,
     /// Whether zeros are stored less one.
     less_one: bool,
 }
@@ -136,49 +121,40 @@ impl Recipe for Columns {
     fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
         let mismatch = || Refusal::Damaged("levels, zeros and scales do not fit".to_owned());
         let [levels, zeros, scales, ..] = inputs else { return Err(mismatch()) };
-        let block_bytes = self.affine.block_bytes();
-        let n_blocks = self.n_in / self.affine.group;
-        let scale_row = self.n_out * self.scales.block_bytes();
-        let zero_row = self.n_out * self.affine.bits / 8;
-        let mut group = None;
-        let mut heads = Vec::new();
-        for block in 0..n_blocks {
-            let of = block * self.affine.group / self.stride;
-            if group != Some(of) {
-                let scales = scales.get(of * scale_row..).and_then(|row| row.get(..scale_row)).ok_or_else(mismatch)?;
-                let zeros = zeros.get(of * zero_row..).and_then(|row| row.get(..zero_row)).ok_or_else(mismatch)?;
-                heads = self.heads(scales, zeros).ok_or_else(mismatch)?;
-                group = Some(of);
-            }
-            let n_words = self.affine.level_bytes() / 4;
-            let words = levels.get(block * n_words * self.n_out * 4..).ok_or_else(mismatch)?;
+        let (scale_row, zero_row) = self.row_bytes();
+        let n_words = self.blocks.affine.level_bytes() / 4;
+        let heads = |scales: &[u8], zeros: &[u8]| self.heads(scales, zeros);
+        let made = self.blocks.each((scales, scale_row), (zeros, zero_row), heads, |block, heads| {
+            let words = levels.get(block * n_words * self.n_out * 4..)?;
             let mut lanes = [[0; LEVEL_BYTES]; LANES];
             for (first, heads) in (0..self.n_out).step_by(LANES).zip(heads.chunks(LANES)) {
                 for (k, row) in words.chunks_exact(self.n_out * 4).take(n_words).enumerate() {
-                    let row = row.get(first * 4..).ok_or_else(mismatch)?.as_chunks::<4>().0;
+                    let row = row.get(first * 4..)?.as_chunks::<4>().0;
                     for (lane, word) in lanes.iter_mut().zip(row) {
                         if let Some(place) = lane.as_chunks_mut::<4>().0.get_mut(k) {
                             *place = *word;
                         }
                     }
                 }
-                let rows = out.chunks_exact_mut(n_blocks * block_bytes).skip(first);
-                for ((lane, (scale, bias)), row) in lanes.iter().zip(heads).zip(rows) {
-                    let place = row.get_mut(block * block_bytes..).ok_or_else(mismatch)?;
-                    self.affine.write(*scale, *bias, lane, place);
-                }
+                self.blocks.write(block, first, &lanes, heads, out)?;
             }
-        }
-        Ok(())
+            Some(())
+        });
+        made.ok_or_else(mismatch)
     }
 }
 
 impl Columns {
+    /// Bytes of a row of scales, and of one of zeros.
+    fn row_bytes(&self) -> (usize, usize) {
+        (self.n_out * self.blocks.scales.block_bytes(), self.n_out * self.blocks.affine.bits / 8)
+    }
+
     /// Scale and bias of each output, in one group.
-    fn heads(&self, scales: &[u8], zeros: &[u8]) -> Option<Vec<(f32, f32)>> {
-        let bits = self.affine.bits;
+    fn heads(&self, scales: &[u8], zeros: &[u8]) -> Option<Vec<Head>> {
+        let bits = self.blocks.affine.bits;
         let mask = u16::from(u8::MAX >> (8 - bits));
-        let scales = floats(self.scales, scales)?;
+        let scales = floats(self.blocks.scales, scales)?;
         let head = |(o, scale): (usize, f32)| {
             let (byte, shift) = (o * bits / 8, o * bits % 8);
             let two = [*zeros.get(byte)?, zeros.get(byte + 1).copied().unwrap_or(0)];
@@ -202,14 +178,15 @@ impl Recipe for Scattered {
     fn make(&self, inputs: &[SharedBytes], out: &mut [u8]) -> Outcome {
         let mismatch = || Refusal::Damaged("levels, zeros, scales and g_idx do not fit".to_owned());
         let [levels, zeros, scales, order] = inputs else { return Err(mismatch()) };
-        let Columns { n_in, n_out, stride, affine, .. } = &self.columns;
-        let (bits, mask) = (affine.bits, u16::from(u8::MAX >> (8 - affine.bits)));
-        let groups = groups_of(order, n_in.div_ceil(*stride)).map_err(Refusal::Damaged)?;
-        let (scale_row, zero_row) = (n_out * self.columns.scales.block_bytes(), n_out * bits / 8);
+        let Columns { blocks, n_out, .. } = &self.columns;
+        let (bits, n_in) = (blocks.affine.bits, blocks.n_in);
+        let mask = u16::from(u8::MAX >> (8 - bits));
+        let groups = groups_of(order, blocks.n_groups()).map_err(Refusal::Damaged)?;
+        let (scale_row, zero_row) = self.columns.row_bytes();
         let rows = scales.chunks_exact(scale_row.max(1)).zip(zeros.chunks_exact(zero_row.max(1)));
         let heads = rows.map(|(scales, zeros)| self.columns.heads(scales, zeros)).collect::<Option<Vec<_>>>();
         let heads = heads.ok_or_else(mismatch)?;
-        let mut values = vec![0f32; *n_in];
+        let mut values = vec![0f32; n_in];
         // A byte more than the levels have, so that the last one can be read in two.
         let mut column = vec![[0u8; 4]; n_in * bits / WORD + 1];
         for (o, row) in out.chunks_exact_mut(self.dtype.block_bytes() * n_in).enumerate() {

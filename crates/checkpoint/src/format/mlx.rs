@@ -9,7 +9,7 @@
 
 use super::{
     fp4::Fp4,
-    quantized::{Ending, Tensors, floats},
+    quantized::{Ending, FLOATS, Tensors, floats},
 };
 use crate::{
     Metadata, Result, TensorInfo,
@@ -25,7 +25,6 @@ pub(super) const NAME: &str = "mlx";
 /// Where a configuration says it; the second for readers of other packages, which have methods there.
 const PLACES: [&str; 2] = ["config.quantization", "config.quantization_config"];
 const METHOD: &str = "config.quantization_config.quant_method";
-const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 const ENDINGS: [Ending; 3] =
     [Ending::needed(".weight"), Ending::needed(".scales"), Ending { text: ".biases", optional: true }];
 

@@ -10,6 +10,7 @@ pub(crate) mod gguf;
 mod gguf_scan;
 mod gguf_split;
 mod gptq;
+mod grouped;
 mod hugging_face;
 mod mlx;
 mod onnx;

@@ -227,6 +227,9 @@ impl<'a> Tensors<'a> {
     }
 }
 
+/// Types of scales.
+pub(super) const FLOATS: &[DType] = &[DType::F16, DType::BF16, DType::F32];
+
 /// The numbers that `bytes` of the type `dtype` are. `None`: no whole ones, or no numbers.
 pub(super) fn floats(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
     let mut values = vec![0.0; bytes.len().checked_div(dtype.block_bytes())?];
