@@ -5,9 +5,9 @@
 //! environment, and knows neither file formats nor model families.
 //!
 //! Where things are: [`Engine`] (the handle), `worker` (the thread), `scheduler` (which rows go into the next pass),
-//! `blocks` (who owns which KV block), `sequence` (one request in progress), [`sample`] (the chain), `stop` (stop
-//! strings), `draft` (guesses
-//! verified many a pass), `adapter` (changes to a model that runs), [`window`] (what fits), [`Stats`].
+//! `blocks` (who owns which KV block), `states` (those of recurrent layers), `sequence` (one request in progress),
+//! [`sample`] (the chain), `stop` (stop strings), `draft` (guesses verified many a pass), `adapter` (changes to a model that
+//! runs), [`window`] (what fits), [`Stats`].
 #![forbid(unsafe_code)]
 
 mod adapter;

@@ -1,4 +1,4 @@
-//! The interface of a device: memory and a dozen *fused* operations of a language model.
+//! The interface of a device: memory and the *fused* operations of a language model.
 //!
 //! The operations are fat on purpose, so that each device can fuse inside them. Activations are `f32`, row-major
 //! `[rows, width]`; what precision the arithmetic inside uses is the device's [`Precision`]. Results never alias inputs:

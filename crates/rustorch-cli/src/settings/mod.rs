@@ -1,8 +1,8 @@
 //! Settings: plain data after every layer was applied and every value checked.
 //!
 //! `table` has one row per setting (flag = environment variable = TOML key = help in two languages), `row` knows how a
-//! value is read, checked and shown, `layers` puts flag over
-//! environment over file over default, `arguments` makes the command line of the rows. Nothing here opens a model.
+//! value is read, checked and shown, `layers` puts flag over environment over file over default, `arguments` makes the
+//! command line of the rows. Nothing here opens a model.
 
 pub(crate) mod arguments;
 pub(crate) mod help;

@@ -1,5 +1,8 @@
 //! One row per setting. The command line, the environment variables, the keys of the config file, the help in both
 //! languages, `config show`, `config init`, the man page and the docs are made from these rows and from nothing else.
+//!
+//! What belongs here: the rows, one table however long it grows. What does not: how a value is read and shown (`row.rs`), which
+//! layer wins (`layers.rs`), the data that the rows fill (`mod.rs`).
 
 use super::{
     Settings,
