@@ -1,5 +1,5 @@
-//! Times whole passes over a model with the shapes of a 1B (Q4_0, the head Q6_K; random weights, nothing to load):
-//! `passes [threads] [rounds]`. Several sequences at once, one token at a great depth with both types of cache, and the
+//! Times whole passes over a model with the shapes of a 1B (Q4_0 or another type, the head Q6_K; random weights, nothing to load):
+//! `passes [threads] [rounds] [type]`. Several sequences at once, one token at a great depth with both types of cache, and the
 //! chunks of a long prompt. All cases in turn, round by round; medians and least values.
 
 use compute::{
@@ -25,10 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let threads = args.next().map(|n| n.parse()).transpose()?;
     let rounds = args.next().map_or(Ok(5), |n| n.parse())?;
+    let dtype = args.next().map_or(Ok(DType::Q4_0), |name| DType::from_name(&name).ok_or(name))?;
     let device = CpuDevice::new(CpuOptions { threads, precision: Precision::Fast, isa: None })?;
     let mut out = std::io::stdout();
     writeln!(out, "{:?}", device.info())?;
-    let mut model = Model::new(device)?;
+    let mut model = Model::new(device, dtype)?;
     let mut caches = [model.cache(KvType::F16)?, model.cache(KvType::Q8_0)?];
     for cache in &mut caches {
         // Two positions of each block touch all of its pages.
@@ -104,8 +105,8 @@ struct Model {
 }
 
 impl Model {
-    fn new(device: CpuDevice) -> Result<Self, Box<dyn Error>> {
-        let weight = |n_out, n_in| matrix(&device, DType::Q4_0, n_out, n_in);
+    fn new(device: CpuDevice, dtype: DType) -> Result<Self, Box<dyn Error>> {
+        let weight = |n_out, n_in| matrix(&device, dtype, n_out, n_in);
         let layers = (0..N_LAYERS).map(|_| {
             Ok::<_, Box<dyn Error>>(Layer {
                 q: weight(N_HEADS * HEAD_DIM, WIDTH)?,
@@ -203,7 +204,10 @@ fn matrix(device: &CpuDevice, dtype: DType, n_out: usize, n_in: usize) -> Result
         chunk.copy_from_slice(&(state ^ state >> 29).to_le_bytes()[..chunk.len()]);
     }
     // Half precision: 2^-10, where a block has its scale.
-    let at = if dtype == DType::Q4_0 { 0 } else { dtype.block_bytes() - 2 };
+    let at = match dtype {
+        DType::Q3_K | DType::Q6_K | DType::TQ1_0 | DType::TQ2_0 => dtype.block_bytes() - 2,
+        _ => 0,
+    };
     bytes.chunks_mut(dtype.block_bytes()).for_each(|block| block[at..at + 2].copy_from_slice(&[0x00, 0x14]));
     let tensor = HostTensor::new("w", dtype, shape, SharedBytes::from_vec(bytes))?;
     Ok(Projection { weight: device.upload(&tensor, WeightUse::Matrix)?, bias: None })

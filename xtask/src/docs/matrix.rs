@@ -209,7 +209,8 @@ const ENCODED: (&str, &str, &str) = (
     "crates/tensor/tests/it/reference.rs",
     "fn encoders_err_no_more_than_the_reference()",
 );
-/// The test that multiplies by matrices of every type that can be written, on every instruction set.
+/// The test that multiplies by matrices of every type that can be written, and of random blocks of all others that are decoded,
+/// on every instruction set.
 const PRODUCTS: (&str, &str) = ("crates/compute/tests/it/linear.rs", "fn products_of_every_type()");
 
 /// A model that a test compares.

@@ -153,7 +153,7 @@ fn types(p: &mut Paper, tables: &Tables) {
         let mut cells =
             vec![code(name), yes(tables.matrix.decoded.contains(name)), yes(tables.matrix.encoded.contains(name))];
         for backend in tables.backends.iter().filter(|b| b.is_built) {
-            cells.push(yes(tables.written.contains(name)));
+            cells.push(yes(tables.written.contains(name) || tables.matrix.decoded.contains(name)));
             cells.push(if backend.own_forms.contains(name) { "✓".to_owned() } else { "–".to_owned() });
         }
         let formats = formats.into_iter().map(code).collect::<Vec<_>>().join(" ");

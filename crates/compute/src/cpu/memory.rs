@@ -236,6 +236,12 @@ impl<T: Plain> Scratch<T> {
     }
 }
 
+/// The memory of floats, to be used as bytes.
+pub(crate) fn as_bytes(floats: &mut [f32]) -> &mut [u8] {
+    // SAFETY: every bit pattern is a byte and a float; bytes need no alignment.
+    unsafe { floats.align_to_mut().1 }
+}
+
 /// A slice that several threads write at once, each its own part.
 pub(crate) struct SharedMut<'a, T> {
     first: *mut T,

@@ -3,8 +3,10 @@
 //! What belongs here: [`CpuDevice`], what its operations share (pool, scratch, kernels), the checks at the boundary.
 //! What does not: the operations themselves (`op`), inner loops (`simd`).
 
+mod books;
 mod columns;
 mod kv;
+mod lanes;
 mod memory;
 mod op;
 mod pack;

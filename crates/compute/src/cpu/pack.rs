@@ -3,17 +3,18 @@
 //! A tile is filled block by block, the same block of its 16 rows at once: words of four levels are fetched as vectors of
 //! 16 lanes, one for each row, which is how a tile holds them, so that all that is left are masks and shifts of whole
 //! vectors. Each type says how its levels and its scales lie in a block; all else is the same code, instantiated for every
-//! instruction set (`simd`), which says how words of 16 rows come together ([`Lanes`]). The source layouts are those of
+//! instruction set (`simd`), which says how words of 16 rows come together (`lanes`). The source layouts are those of
 //! the block types (see `tensor::block`).
 //!
-//! What belongs here: block layouts in, tile layout out. What does not: memory and threads (`packed`).
+//! What belongs here: block layouts in, tile layout out. What does not: types of code books (`books`), memory and threads (`packed`).
 
 use super::{
+    books,
     columns::GROUP,
+    lanes::{Lanes, Rows, Word, words},
     packed::{Form, Levels, TILE},
 };
 use half::f16;
-use std::ops::{BitAnd, BitOr, BitXor, Shl, Shr};
 use tensor::{Affine, DType};
 
 /// Rows to pack as one tile.
@@ -22,97 +23,8 @@ pub(crate) struct PackTile<'a> {
     /// Up to 16 rows of a matrix, as in the file.
     pub(crate) rows: &'a [u8],
     pub(crate) row_bytes: usize,
-    /// A whole tile, zero.
+    /// A whole tile. Types of affine groups write only what belongs to rows that there are.
     pub(crate) to: &'a mut [u8],
-}
-
-/// The same block of each row of a tile.
-pub(crate) type Rows<'a, const BYTES: usize> = [&'a [u8; BYTES]; TILE];
-
-/// One word of four levels, or one of each row.
-pub(crate) trait Word:
-    Copy + BitAnd<u32, Output = Self> + BitOr<Output = Self> + Shl<u32, Output = Self> + Shr<u32, Output = Self>
-{
-}
-impl Word for u32 {}
-
-/// A word of each row of a tile, as an instruction set holds them. What is done with them must be inlined into code of that
-/// instruction set, so it is written as functions, not as closures, which cannot ask for that.
-pub(crate) trait Lanes: Word + BitXor<u32, Output = Self> {
-    /// The same word for all rows.
-    fn splat(word: u32) -> Self;
-    /// The four words from byte `at` on; panics when they are not inside the block.
-    fn four<const BYTES: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [Self; 4];
-    /// Row after row, little-endian.
-    fn store(self, to: &mut [u8; 64]);
-}
-
-/// [`Lanes`] without instructions of their own.
-#[derive(Clone, Copy)]
-pub(crate) struct Plain([u32; TILE]);
-
-impl Word for Plain {}
-
-impl Lanes for Plain {
-    #[inline(always)]
-    fn splat(word: u32) -> Self {
-        Self([word; TILE])
-    }
-
-    #[inline(always)]
-    fn four<const BYTES: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [Self; 4] {
-        let mut four = [Self::splat(0); 4];
-        for (r, row) in rows.iter().enumerate() {
-            let words = row[at..at + 16].as_chunks::<4>().0;
-            four.iter_mut().zip(words).for_each(|(lanes, word)| lanes.0[r] = u32::from_le_bytes(*word));
-        }
-        four
-    }
-
-    #[inline(always)]
-    fn store(self, to: &mut [u8; 64]) {
-        to.as_chunks_mut::<4>().0.iter_mut().zip(self.0).for_each(|(to, word)| *to = word.to_le_bytes());
-    }
-}
-
-/// Operators of [`Lanes`] with a word.
-macro_rules! operators {
-    ($type:ty: $($trait:ident $name:ident $operate:expr;)*) => {$(
-        impl $trait<u32> for $type {
-            type Output = Self;
-
-            #[inline(always)]
-            fn $name(self, other: u32) -> Self {
-                $operate(self, other)
-            }
-        }
-    )*};
-}
-pub(crate) use operators;
-
-operators!(Plain:
-    BitAnd bitand |a: Self, b| a.each(|a| *a &= b);
-    BitXor bitxor |a: Self, b| a.each(|a| *a ^= b);
-    Shl shl |a: Self, b| a.each(|a| *a <<= b);
-    Shr shr |a: Self, b| a.each(|a| *a >>= b);
-);
-
-impl Plain {
-    #[inline(always)]
-    fn each(mut self, operate: impl Fn(&mut u32)) -> Self {
-        self.0.iter_mut().for_each(operate);
-        self
-    }
-}
-
-impl BitOr for Plain {
-    type Output = Self;
-
-    #[inline(always)]
-    fn bitor(mut self, other: Self) -> Self {
-        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
-        self
-    }
 }
 
 /// How blocks of `BYTES` hold their levels, four to each of so many words, and their scales.
@@ -123,9 +35,10 @@ trait Block<const BYTES: usize, const WORDS: usize> {
     fn scales(block: &[u8; BYTES], group: usize, to: &mut Place<'_>) -> bool;
 }
 
-/// The types: bytes and words of a block, its levels, its scales.
+/// The types: bytes and words of a block, its levels, its scales; bytes of those of code books.
 macro_rules! types {
-    ($($dtype:ident: $bytes:literal, $words:literal, $levels:expr, $scales:expr;)*) => {
+    ($($dtype:ident: $bytes:literal, $words:literal, $levels:expr, $scales:expr;)*
+     @books $($of_book:ident: $of_book_bytes:literal, $book:ty;)*) => {
         /// Packs a tile. False: the type has no packed form, or its scales do not fit.
         #[inline(always)]
         pub(crate) fn pack<L: Lanes>(t: PackTile<'_>) -> bool {
@@ -145,6 +58,7 @@ macro_rules! types {
                     }
                     blocks::<This, L, $bytes, $words>(t)
                 })*
+                $(DType::$of_book => books::blocks::<$book, L, $of_book_bytes>(t),)*
                 other => affine_blocks(t, other),
             }
         }
@@ -165,6 +79,17 @@ types! {
     MXFP4: 17, 8, nibbles::<L, 17, 8, 1, 4>, mxfp4_scales;
     Q2_K: 84, 64, pairs::<L, 84, 16>, q2_k_scales;
     Q3_K: 110, 64, q3_k_levels, q3_k_scales;
+    NVFP4: 36, 16, nvfp4_levels, nvfp4_scales;
+    TQ1_0: 54, 64, tq1_0_levels, ternary_scales::<54, 52>;
+    TQ2_0: 66, 64, pairs::<L, 66, 0>, ternary_scales::<66, 64>;
+    @books
+    IQ1_S: 50, books::Iq1S;
+    IQ1_M: 56, books::Iq1M;
+    IQ2_XXS: 66, books::Iq2Xxs;
+    IQ2_XS: 74, books::Iq2Xs;
+    IQ2_S: 82, books::Iq2S;
+    IQ3_XXS: 98, books::Iq3Xxs;
+    IQ3_S: 110, books::Iq3S;
 }
 
 #[inline(always)]
@@ -201,12 +126,28 @@ impl Place<'_> {
         self.header.as_chunks_mut::<{ 2 * TILE }>().0[array].as_chunks_mut::<2>().0[self.row] = bytes;
     }
 
+    /// A float of the super-group.
+    #[inline(always)]
+    fn float(&mut self, array: usize, value: f32) {
+        self.header.as_chunks_mut::<{ 4 * TILE }>().0[array].as_chunks_mut::<4>().0[self.row] = value.to_le_bytes();
+    }
+
     /// A byte of the group, in array `array` of bytes.
     #[inline(always)]
     fn byte(&mut self, array: usize, byte: u8) -> bool {
         self.own.as_chunks_mut::<TILE>().0[array][self.row] = byte;
         true
     }
+}
+
+/// The blocks of each row. Rows that the last tile lacks become the first one again.
+#[inline(always)]
+pub(super) fn rows_of<'a, const BYTES: usize>(t: &PackTile<'a>) -> [&'a [[u8; BYTES]]; TILE] {
+    let mut rows = [t.rows[..t.row_bytes].as_chunks().0; TILE];
+    for (row, bytes) in rows.iter_mut().zip(t.rows.chunks_exact(t.row_bytes)) {
+        *row = bytes.as_chunks().0;
+    }
+    rows
 }
 
 /// The loop: blocks, each a super-group of the type's form.
@@ -216,12 +157,7 @@ fn blocks<B: Block<BYTES, WORDS>, L: Lanes, const BYTES: usize, const WORDS: usi
     let (groups, header, own) = form.scale_layout();
     let each = own + form.level_bytes();
     let mut fits = groups * GROUP == WORDS * 4;
-    // For rows that the last tile lacks.
-    let zeros = vec![0; if t.rows.len() < TILE * t.row_bytes { t.row_bytes } else { 0 }];
-    let mut rows: [&[[u8; BYTES]]; TILE] = [zeros.as_chunks().0; TILE];
-    for (row, bytes) in rows.iter_mut().zip(t.rows.chunks_exact(t.row_bytes)) {
-        *row = bytes.as_chunks().0;
-    }
+    let rows = rows_of(&t);
     let mut unpacked = [L::splat(0); WORDS];
     for (block, to) in t.to.chunks_exact_mut(header + groups * each).enumerate() {
         let (header, to) = to.split_at_mut(header);
@@ -336,7 +272,7 @@ fn put_levels<W: Word>(form: Levels, steps: &[W; 8], mut put: impl FnMut(usize, 
                 put(2, thirds);
             }
         }
-        Levels::Four | Levels::Iq4 | Levels::Fp4 | Levels::Six => {
+        Levels::Four | Levels::Table(_) | Levels::Six => {
             let (low, high) = steps.split_at(4);
             for (vector, (low, high)) in low.iter().zip(high).enumerate() {
                 put(vector, *low & 0x0f0f_0f0f | (*high & 0x0f0f_0f0f) << 4);
@@ -357,16 +293,6 @@ fn four_pairs<W: Word>(steps: &[W], shift: u32) -> W {
         pairs = pairs | (*step >> shift & 0x0303_0303) << (2 * i as u32);
     }
     pairs
-}
-
-/// `N` words from byte `at` of a block on; `N` is a multiple of four.
-#[inline(always)]
-fn words<L: Lanes, const BYTES: usize, const N: usize>(rows: &Rows<'_, BYTES>, at: usize) -> [L; N] {
-    let mut words = [L::splat(0); N];
-    for (i, words) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        *words = L::four(rows, at + 16 * i);
-    }
-    words
 }
 
 /// Nibbles in runs from byte `AT` on: the low ones of `N` words, then their high ones.
@@ -540,22 +466,98 @@ fn super_scales<const BYTES: usize>(block: &[u8; BYTES], group: usize, to: &mut 
     to.byte(1, min)
 }
 
+/// The digits of base three of a byte, see `tensor::block`: digit `i` from bit `2 i` on.
+static DIGITS: [u16; 256] = {
+    let mut digits = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut fraction, mut i) = (byte, 0);
+        while i < 5 {
+            fraction *= 3;
+            digits[byte] |= (fraction >> 8 << (2 * i)) as u16;
+            fraction &= 255;
+            i += 1;
+        }
+        byte += 1;
+    }
+    digits
+};
+
+#[inline(always)]
+fn tq1_0_levels<L: Lanes>(rows: &Rows<'_, 54>, levels: &mut [L; 64]) {
+    let [.., last] = words::<L, 54, 4>(rows, 36);
+    let words = words::<L, 54, 12>(rows, 0);
+    // Runs of words, and the steps that their first digits are.
+    for (words, at) in [(&words[..8], 0), (&words[8..], 40), (&[last][..], 60)] {
+        let n = words.len();
+        for (i, word) in words.iter().enumerate() {
+            let even = (*word & 0x00ff_00ff).look_up(&DIGITS);
+            let odd = (*word >> 8 & 0x00ff_00ff).look_up(&DIGITS);
+            for (digit, level) in levels[at + i..].iter_mut().step_by(n).take(if n == 1 { 4 } else { 5 }).enumerate() {
+                let shift = 2 * digit as u32;
+                *level = even >> shift & 0x0003_0003 | (odd >> shift & 0x0003_0003) << 8;
+            }
+        }
+    }
+}
+
+/// `d (u - 1)`; the half is at byte `AT`.
+#[inline(always)]
+fn ternary_scales<const BYTES: usize, const AT: usize>(block: &[u8; BYTES], group: usize, to: &mut Place<'_>) -> bool {
+    if group == 0 {
+        let d = f16::from_le_bytes([block[AT], block[AT + 1]]).to_f32();
+        to.float(0, d);
+        to.float(1, d);
+    }
+    true
+}
+
+/// Of each 16 elements two words: low nibbles, then high ones.
+#[inline(always)]
+fn nvfp4_levels<L: Lanes>(rows: &Rows<'_, 36>, levels: &mut [L; 16]) {
+    let words = words::<L, 36, 8>(rows, 4);
+    for (levels, words) in levels.as_chunks_mut::<4>().0.iter_mut().zip(words.as_chunks::<2>().0) {
+        for (i, word) in words.iter().enumerate() {
+            levels[i] = *word & 0x0f0f_0f0f;
+            levels[2 + i] = *word >> 4 & 0x0f0f_0f0f;
+        }
+    }
+}
+
+/// Half of an E4M3 without sign: a half of the same mantissa. The one that is no number counts as zero.
+#[inline(always)]
+fn nvfp4_scales(block: &[u8; 36], group: usize, to: &mut Place<'_>) -> bool {
+    for half in 0..2 {
+        let e = block[2 * group + half];
+        let scale = match (e, e & 0x7f) {
+            (0x7f, _) => f16::ZERO,
+            (_, small @ ..8) => f16::from_f32(f32::from(small) / 1024.0),
+            (_, bits) => f16::from_bits((u16::from(bits) << 7) + (7 << 10)),
+        };
+        to.half(half, scale.to_le_bytes());
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::simd::{Isa, Kernels};
+    use crate::cpu::{
+        packed::Tiling,
+        simd::{Isa, Kernels},
+    };
 
     #[test]
     fn every_instruction_set_packs_the_same_bytes() {
         const LEN: usize = 512;
         let bytes: Vec<u8> = (0..1u32 << 16).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
         for &dtype in DType::ALL {
-            let Some(form) = Form::of(dtype) else { continue };
+            let Some(tiling) = Tiling::of(dtype, LEN) else { continue };
             let row_bytes = dtype.row_bytes(LEN).unwrap();
             for n_rows in [1, 5, TILE] {
                 let rows = &bytes[..n_rows * row_bytes];
                 let packed = |isa| {
-                    let mut tile = vec![0; form.tile_bytes(LEN).unwrap()];
+                    let mut tile = vec![0; tiling.tile_bytes];
                     let fits = Kernels::of(isa).unwrap().pack(PackTile { dtype, rows, row_bytes, to: &mut tile });
                     (fits, tile)
                 };

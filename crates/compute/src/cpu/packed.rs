@@ -18,6 +18,7 @@
 //! What belongs here: forms, decoding a row again. What does not: bringing blocks into them (`pack`), products (`simd`).
 
 use super::{
+    books,
     columns::GROUP,
     memory::{HUGE_PAGE, Part, SharedMut},
     op::Team,
@@ -41,10 +42,8 @@ pub(crate) enum Levels {
     Two,
     Three,
     Four,
-    /// Indices into [`IQ4`].
-    Iq4,
-    /// Indices into [`FP4`].
-    Fp4,
+    /// Indices into a table of levels that are 128 too large.
+    Table(&'static [u8; 16]),
     Six,
     Eight,
 }
@@ -52,8 +51,10 @@ pub(crate) enum Levels {
 /// How scales are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scales {
-    /// `d (u - z)`: `f16` d a group; z is 8 for 4-bit levels, 128 for 8-bit ones.
+    /// `d (u - z)`: `f16` d a group; z is 8 for 4-bit levels, 128 for 8-bit ones and those of tables.
     Single,
+    /// `d (u - 128)`: `f16` d for each 16; super-groups of 64.
+    SingleHalves,
     /// `d u - m`: `f16` d and m a group.
     Affine,
     /// `d s u - e m`: `f16` d and e a super-group of 256, `u8` s and m a group.
@@ -64,6 +65,10 @@ pub(crate) enum Scales {
     SuperMins,
     /// `d s (u - 128)`: `f16` d a super-group of 256, `i8` s a group.
     SuperSigned,
+    /// The same with `f32` d.
+    FloatSigned,
+    /// `d s (u - 128)`: `f32` d a super-group of 256, `i8` s for each 16.
+    FloatSignedHalves,
     /// `2^(e - 128) (u - 128)`: `u8` e a group.
     Power,
     /// `d (u - z) - m`: `f32` d and m a super-group of this many groups; z is 128 for 8-bit levels, else 0.
@@ -102,9 +107,17 @@ impl Form {
             DType::Q6_K => (Levels::Six, Scales::SuperHalves),
             DType::Q2_K => (Levels::Two, Scales::SuperMins),
             DType::Q3_K => (Levels::Three, Scales::SuperHalves),
-            DType::IQ4_NL => (Levels::Iq4, Scales::Single),
-            DType::IQ4_XS => (Levels::Iq4, Scales::SuperSigned),
-            DType::MXFP4 => (Levels::Fp4, Scales::Power),
+            DType::IQ4_NL => (Levels::Table(&IQ4), Scales::Single),
+            DType::IQ4_XS => (Levels::Table(&IQ4), Scales::SuperSigned),
+            DType::MXFP4 => (Levels::Table(&FP4), Scales::Power),
+            DType::NVFP4 => (Levels::Table(&FP4), Scales::SingleHalves),
+            DType::IQ1_S => (Levels::Table(&books::IQ1), Scales::FloatSigned),
+            DType::IQ1_M => (Levels::Table(&books::IQ1), Scales::FloatSignedHalves),
+            DType::IQ2_XXS => (Levels::Table(&books::IQ2), Scales::FloatSigned),
+            DType::IQ2_XS | DType::IQ2_S => (Levels::Table(&books::IQ2), Scales::FloatSignedHalves),
+            DType::IQ3_XXS => (Levels::Table(&books::IQ3_XXS), Scales::FloatSigned),
+            DType::IQ3_S => (Levels::Table(&books::IQ3_S), Scales::FloatSigned),
+            DType::TQ1_0 | DType::TQ2_0 => (Levels::Two, Scales::Float(8)),
             other => return Affine::of(other).and_then(Self::of_affine),
         };
         Some(Self { levels, scales })
@@ -134,7 +147,7 @@ impl Form {
         match self.levels {
             Levels::Two => 128,
             Levels::Three => 192,
-            Levels::Four | Levels::Iq4 | Levels::Fp4 => 256,
+            Levels::Four | Levels::Table(_) => 256,
             Levels::Six => 384,
             Levels::Eight => 512,
         }
@@ -144,11 +157,14 @@ impl Form {
     pub(crate) const fn scale_layout(self) -> (usize, usize, usize) {
         match self.scales {
             Scales::Single => (1, 0, 32),
+            Scales::SingleHalves => (2, 0, 64),
             Scales::Affine => (1, 0, 64),
             Scales::Super => (8, 64, 32),
             Scales::SuperHalves => (8, 32, 32),
             Scales::SuperMins => (8, 64, 32),
             Scales::SuperSigned => (8, 32, 16),
+            Scales::FloatSigned => (8, 64, 16),
+            Scales::FloatSignedHalves => (8, 64, 32),
             Scales::Power => (1, 0, 16),
             Scales::Float(groups) => (groups as usize, 128, 0),
             Scales::FloatHalves => (1, 0, 256),
@@ -156,7 +172,7 @@ impl Form {
     }
 
     /// Bytes of a tile of rows of `len` elements.
-    pub(crate) fn tile_bytes(self, len: usize) -> Option<usize> {
+    fn tile_bytes(self, len: usize) -> Option<usize> {
         let (groups, header, own) = self.scale_layout();
         (len / GROUP / groups).checked_mul(header + groups * (own + self.level_bytes()))
     }
@@ -166,7 +182,7 @@ impl Form {
         match (self.scales, self.levels) {
             (Scales::Affine | Scales::Super | Scales::SuperMins, _) => 0.0,
             (Scales::Float(_) | Scales::FloatHalves, levels) if !matches!(levels, Levels::Eight) => 0.0,
-            (_, Levels::Eight | Levels::Iq4 | Levels::Fp4) => 128.0,
+            (_, Levels::Eight | Levels::Table(_)) => 128.0,
             (_, Levels::Six) => 32.0,
             (_, Levels::Three) => 4.0,
             (_, Levels::Two | Levels::Four) => 8.0,
@@ -174,10 +190,9 @@ impl Form {
     }
 
     /// The table that stored levels index.
-    const fn table(self) -> Option<&'static [u8; 16]> {
+    pub(crate) const fn table(self) -> Option<&'static [u8; 16]> {
         match self.levels {
-            Levels::Iq4 => Some(&IQ4),
-            Levels::Fp4 => Some(&FP4),
+            Levels::Table(table) => Some(table),
             _ => None,
         }
     }
@@ -187,7 +202,7 @@ impl Form {
     fn row_scales(self, header: &[u8], own: &[u8], row: usize) -> ([f32; 2], [f32; 2]) {
         let half = |bytes: &[u8], row: usize| f16::from_le_bytes([bytes[2 * row], bytes[2 * row + 1]]).to_f32();
         let float = |bytes: &[u8], row: usize| f32::from_le_bytes(bytes.as_chunks::<4>().0[row]);
-        let signed = |byte: u8| half(header, row) * f32::from(byte.cast_signed());
+        let signed = |byte: u8| f32::from(byte.cast_signed());
         let (first, last) = (own[row], own.get(TILE + row).copied().unwrap_or(0));
         match self.scales {
             Scales::Single => ([half(own, row); 2], [0.0; 2]),
@@ -195,12 +210,15 @@ impl Form {
             Scales::Super => {
                 ([half(header, row) * f32::from(first); 2], [half(header, TILE + row) * f32::from(last); 2])
             }
-            Scales::SuperHalves => ([signed(first), signed(last)], [0.0; 2]),
+            Scales::SingleHalves => ([half(own, row), half(own, TILE + row)], [0.0; 2]),
+            Scales::SuperHalves => ([first, last].map(|s| half(header, row) * signed(s)), [0.0; 2]),
             Scales::SuperMins => {
                 let (d, e) = (half(header, row), half(header, TILE + row));
                 ([first, last].map(|s| d * f32::from(s & 15)), [first, last].map(|s| e * f32::from(s >> 4)))
             }
-            Scales::SuperSigned => ([signed(first); 2], [0.0; 2]),
+            Scales::SuperSigned => ([half(header, row) * signed(first); 2], [0.0; 2]),
+            Scales::FloatSigned => ([float(header, row) * signed(first); 2], [0.0; 2]),
+            Scales::FloatSignedHalves => ([first, last].map(|s| float(header, row) * signed(s)), [0.0; 2]),
             Scales::Power => ([power(first); 2], [0.0; 2]),
             Scales::Float(_) => ([float(header, row); 2], [float(header, TILE + row); 2]),
             Scales::FloatHalves => {
@@ -220,7 +238,7 @@ impl Form {
             Levels::Three => pair(bytes) | (bytes[128 + at] >> step & 1) << 2,
             Levels::Six => nibble(bytes) | pair(&bytes[256..]) << 4,
             Levels::Four => nibble(bytes),
-            Levels::Iq4 | Levels::Fp4 => self.table().map_or(0, |table| table[usize::from(nibble(bytes))]),
+            Levels::Table(table) => table[usize::from(nibble(bytes))],
         }
     }
 
@@ -234,31 +252,50 @@ impl Form {
     }
 }
 
-/// A packed matrix; the rows of the last tile that do not exist are zero.
-pub(crate) struct Packed {
+/// How rows of a type and a length lie in tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tiling {
     pub(crate) form: Form,
     pub(crate) tile_bytes: usize,
-    pub(crate) tiles: Part,
+    /// Whether a matrix is packed once, when it is uploaded. Else its rows stay as in the file and every product packs them
+    /// again, tile by tile: what packing all of them takes would be too much.
+    pub(crate) is_kept: bool,
 }
 
-impl Packed {
-    /// The form of such matrices, bytes of a tile and how many tiles. `None`: this type or row length has no packed form.
-    fn layout(dtype: DType, n_matrices: usize, n_rows: usize, row_len: usize) -> Option<(Form, usize, usize)> {
+impl Tiling {
+    /// `None`: this type or row length has no packed form.
+    pub(crate) fn of(dtype: DType, row_len: usize) -> Option<Self> {
         let form = Form::of(dtype)?;
         if !row_len.is_multiple_of(GROUP * form.scale_layout().0) {
             return None;
         }
-        Some((form, form.tile_bytes(row_len)?, n_matrices.checked_mul(n_rows.div_ceil(TILE))?))
+        let tile_bytes = form.tile_bytes(row_len)?;
+        let in_file = dtype.row_bytes(row_len).ok()?.checked_mul(TILE)?;
+        Some(Self { form, tile_bytes, is_kept: tile_bytes <= in_file / 2 * 3 })
+    }
+}
+
+/// A packed matrix; rows of the last tile that do not exist are of no meaning.
+pub(crate) struct Packed {
+    pub(crate) tiling: Tiling,
+    pub(crate) tiles: Part,
+}
+
+impl Packed {
+    /// The tiling of such matrices and how many tiles there are. `None`: they are not packed, or not kept so.
+    fn layout(dtype: DType, n_matrices: usize, n_rows: usize, row_len: usize) -> Option<(Tiling, usize)> {
+        let tiling = Tiling::of(dtype, row_len).filter(|tiling| tiling.is_kept)?;
+        Some((tiling, n_matrices.checked_mul(n_rows.div_ceil(TILE))?))
     }
 
     /// Bytes that [`Packed::new`] makes of such matrices. `None`: it makes nothing of them.
     pub(crate) fn bytes(dtype: DType, n_matrices: usize, n_rows: usize, row_len: usize) -> Option<usize> {
-        let (_, tile_bytes, n_tiles) = Self::layout(dtype, n_matrices, n_rows, row_len)?;
-        n_tiles.checked_mul(tile_bytes)
+        let (tiling, n_tiles) = Self::layout(dtype, n_matrices, n_rows, row_len)?;
+        n_tiles.checked_mul(tiling.tile_bytes)
     }
 
     /// Packs `n_matrices` matrices of `n_rows` rows each. `None`: this type, row length or these scales have no packed
-    /// form.
+    /// form that is kept.
     pub(crate) fn new(
         team: &mut Team,
         dtype: DType,
@@ -268,7 +305,8 @@ impl Packed {
         row_len: usize,
     ) -> Result<Option<Self>> {
         let layout = Self::layout(dtype, n_matrices, n_rows, row_len);
-        let Some((form, tile_bytes, n_tiles)) = layout else { return Ok(None) };
+        let Some((tiling, n_tiles)) = layout else { return Ok(None) };
+        let tile_bytes = tiling.tile_bytes;
         let tiles_each = n_rows.div_ceil(TILE);
         let row_bytes = row_len / dtype.block_len() * dtype.block_bytes();
         let mut tiles = team.arena.take(n_tiles.saturating_mul(tile_bytes), "repacked weights")?;
@@ -296,20 +334,21 @@ impl Packed {
             present = needed;
             team.ranges(n, per_chunk, |tiles, _| tiles.for_each(|tile| pack(first + tile)));
         }
-        Ok(all_fit.into_inner().then_some(Self { form, tile_bytes, tiles }))
+        Ok(all_fit.into_inner().then_some(Self { tiling, tiles }))
     }
 
     /// Row `row` of a tile as `f32`.
     pub(crate) fn decode_row(&self, tile: usize, row: usize, out: &mut [f32]) {
-        let tile = &self.tiles[tile * self.tile_bytes..(tile + 1) * self.tile_bytes];
-        let (_, _, own) = self.form.scale_layout();
-        let zero = self.form.zero();
+        let Tiling { form, tile_bytes, .. } = self.tiling;
+        let tile = &self.tiles[tile * tile_bytes..(tile + 1) * tile_bytes];
+        let (_, _, own) = form.scale_layout();
+        let zero = form.zero();
         for (group, out) in out.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-            let (header, start) = self.form.offsets(group);
-            let (scales, mins) = self.form.row_scales(&tile[header..], &tile[start..], row);
-            let bytes = &tile[start + own..][..self.form.level_bytes()];
+            let (header, start) = form.offsets(group);
+            let (scales, mins) = form.row_scales(&tile[header..], &tile[start..], row);
+            let bytes = &tile[start + own..][..form.level_bytes()];
             for (k, o) in out.iter_mut().enumerate() {
-                let level = self.form.level(bytes, k / 4, row * 4 + k % 4);
+                let level = form.level(bytes, k / 4, row * 4 + k % 4);
                 *o = scales[k / 16] * (f32::from(level) - zero) - mins[k / 16];
             }
         }

@@ -5,7 +5,8 @@
 use super::{
     argument,
     op::Team,
-    packed::{Packed, TILE},
+    pack::PackTile,
+    packed::{Packed, TILE, Tiling},
     simd::Kernels,
 };
 use crate::{Error, Observer, Precision, Result, Weight, WeightUse};
@@ -14,8 +15,8 @@ use tensor::{DType, HostTensor, Shape, SharedBytes};
 
 /// What is behind [`Weight`] on this device.
 pub(crate) enum CpuWeight {
-    /// Rows as they lie in the file (zero copy).
-    Rows(SharedBytes),
+    /// Rows as they lie in the file (zero copy), and how every product packs those that it needs, if it does.
+    Rows { bytes: SharedBytes, tiling: Option<Tiling> },
     /// Tiles of 16 rows, each matrix of a stack on its own.
     Packed { packed: Packed, rows_each: usize },
     /// Norms, biases, frequencies.
@@ -38,13 +39,21 @@ pub(crate) fn upload(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> 
         WeightUse::Matrix | WeightUse::Experts if team.precision == Precision::Fast => match pack(team, tensor, usage)?
         {
             Some(weight) => weight,
-            None => (CpuWeight::Rows(tensor.bytes().clone()), tensor.bytes().len(), true),
+            None => rows(tensor, Tiling::of(dtype, shape.row_len()).filter(|tiling| !tiling.is_kept)),
         },
-        WeightUse::Matrix | WeightUse::Experts | WeightUse::Table => {
-            (CpuWeight::Rows(tensor.bytes().clone()), tensor.bytes().len(), true)
-        }
+        WeightUse::Matrix | WeightUse::Experts | WeightUse::Table => rows(tensor, None),
     };
-    Ok(Weight { inner: Arc::new(inner), dtype, shape, resident, mapped, low_rank: Vec::new(), observer: None })
+    let is_integer = matches!(inner, CpuWeight::Packed { .. } | CpuWeight::Rows { tiling: Some(_), .. });
+    Ok(Weight {
+        inner: Arc::new(inner),
+        dtype,
+        shape,
+        resident,
+        mapped,
+        is_integer,
+        low_rank: Vec::new(),
+        observer: None,
+    })
 }
 
 /// A matrix, or each matrix of a stack, repacked; with its bytes.
@@ -58,6 +67,11 @@ fn pack(team: &mut Team, tensor: &HostTensor, usage: WeightUse) -> Result<Option
     }))
 }
 
+/// A matrix as it lies in the file; with its bytes.
+fn rows(tensor: &HostTensor, tiling: Option<Tiling>) -> (CpuWeight, usize, bool) {
+    (CpuWeight::Rows { bytes: tensor.bytes().clone(), tiling }, tensor.bytes().len(), true)
+}
+
 /// How many matrices a tensor is, and the rows of each.
 fn matrices(shape: &Shape, usage: WeightUse) -> (usize, usize) {
     let n_matrices = match (usage, shape.dims()) {
@@ -68,7 +82,8 @@ fn matrices(shape: &Shape, usage: WeightUse) -> (usize, usize) {
 }
 
 /// Bytes that the CPU keeps of a tensor of this type and shape, known before there is one. `None`: those of the file, as
-/// they lie there. (A matrix with scales that its packed form cannot hold stays in those as well.)
+/// they lie there, packed only tile by tile when they are used or not at all. (A matrix with scales that its packed form cannot
+/// hold stays in those as well.)
 pub fn weight_bytes(precision: Precision, dtype: DType, shape: &Shape, usage: WeightUse) -> Option<u64> {
     let bytes = match usage {
         WeightUse::Vector => shape.elements().checked_mul(size_of::<f32>()),
@@ -88,7 +103,9 @@ pub(crate) fn vector<'a>(op: &'static str, weight: &'a Weight, len: usize) -> Re
         Some(CpuWeight::Vector(values)) => {
             Err(argument(op, format_args!("a vector of {} elements where {len} are needed", values.len())))
         }
-        Some(CpuWeight::Rows(_) | CpuWeight::Packed { .. }) => Err(argument(op, "a matrix where a vector is needed")),
+        Some(CpuWeight::Rows { .. } | CpuWeight::Packed { .. }) => {
+            Err(argument(op, "a matrix where a vector is needed"))
+        }
         None => Err(argument(op, "a weight of another device")),
     }
 }
@@ -116,7 +133,7 @@ pub(crate) struct Matrix<'a> {
 #[derive(Clone, Copy)]
 enum Store<'a> {
     /// One after another, as in the file.
-    Rows { bytes: &'a [u8], row_bytes: usize },
+    Rows { bytes: &'a [u8], row_bytes: usize, tiling: Option<Tiling> },
     /// From a tile on.
     Packed { packed: &'a Packed, first_tile: usize, rows_each: usize },
 }
@@ -126,12 +143,12 @@ impl<'a> Matrix<'a> {
     pub(crate) fn of(op: &'static str, weight: &'a Weight) -> Result<Self> {
         let (n_rows, row_len) = (weight.shape.rows(), weight.shape.row_len());
         let store = match weight.inner.downcast_ref::<CpuWeight>() {
-            Some(CpuWeight::Rows(bytes)) => {
+            Some(CpuWeight::Rows { bytes, tiling }) => {
                 let row_bytes = weight.dtype.row_bytes(row_len).map_err(|e| argument(op, e))?;
                 if row_bytes.checked_mul(n_rows) != Some(bytes.len()) {
                     return Err(argument(op, "a weight whose bytes do not fit its shape"));
                 }
-                Store::Rows { bytes, row_bytes }
+                Store::Rows { bytes, row_bytes, tiling: *tiling }
             }
             Some(CpuWeight::Packed { packed, rows_each }) => {
                 Store::Packed { packed, first_tile: 0, rows_each: *rows_each }
@@ -154,9 +171,9 @@ impl<'a> Matrix<'a> {
     /// Matrix `index` of a stack of matrices of `n_rows`.
     pub(crate) fn part(self, index: usize, n_rows: usize) -> Self {
         let store = match self.store {
-            Store::Rows { bytes, row_bytes } => {
+            Store::Rows { bytes, row_bytes, tiling } => {
                 let first = index * n_rows * row_bytes;
-                Store::Rows { bytes: &bytes[first..first + n_rows * row_bytes], row_bytes }
+                Store::Rows { bytes: &bytes[first..first + n_rows * row_bytes], row_bytes, tiling }
             }
             Store::Packed { packed, rows_each, .. } => {
                 Store::Packed { packed, first_tile: index * rows_each.div_ceil(TILE), rows_each }
@@ -173,20 +190,34 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The packed form, if it has one, and a tile's bytes.
-    pub(crate) fn packed(&self) -> Option<&'a Packed> {
+    /// How its rows lie in the tiles that [`Matrix::tiles`] returns. `None`: it is multiplied as floats.
+    pub(crate) fn tiling(&self) -> Option<Tiling> {
         match self.store {
-            Store::Rows { .. } => None,
-            Store::Packed { packed, .. } => Some(packed),
+            Store::Rows { tiling, .. } => tiling,
+            Store::Packed { packed, .. } => Some(packed.tiling),
         }
     }
 
-    /// The bytes of `n` tiles from the one on that holds rows `16 · first..`; nothing when it is not packed.
-    pub(crate) fn tiles(&self, first: usize, n: usize) -> &'a [u8] {
+    /// The bytes of `n` tiles from the one on that holds rows `16 · first..`. Those that are not kept are made in `scratch`,
+    /// which has room for them.
+    pub(crate) fn tiles<'b>(&self, kernels: &Kernels, first: usize, n: usize, scratch: &'b mut [u8]) -> &'b [u8]
+    where
+        'a: 'b,
+    {
         match self.store {
-            Store::Rows { .. } => &[],
+            Store::Rows { tiling: None, .. } => &[],
+            Store::Rows { bytes, row_bytes, tiling: Some(Tiling { tile_bytes, .. }) } => {
+                for (tile, to) in scratch[..n * tile_bytes].chunks_exact_mut(tile_bytes.max(1)).enumerate() {
+                    let first = (first + tile) * TILE;
+                    let rows = &bytes[first * row_bytes..(first + TILE).min(self.n_rows) * row_bytes];
+                    let fits = kernels.pack(PackTile { dtype: self.dtype, rows, row_bytes, to });
+                    debug_assert!(fits, "forms that are not kept hold all scales");
+                }
+                &scratch[..n * tile_bytes]
+            }
             Store::Packed { packed, first_tile, .. } => {
-                &packed.tiles[(first_tile + first) * packed.tile_bytes..][..n * packed.tile_bytes]
+                let tile_bytes = packed.tiling.tile_bytes;
+                &packed.tiles[(first_tile + first) * tile_bytes..][..n * tile_bytes]
             }
         }
     }
@@ -194,7 +225,7 @@ impl<'a> Matrix<'a> {
     /// Rows `first..first + n` of 16-bit floats as they lie in the file, and whether they are `bf16`. `None`: another type.
     pub(crate) fn half_rows(&self, first: usize, n: usize) -> Option<(&'a [u8], bool)> {
         match self.store {
-            Store::Rows { bytes, row_bytes } if matches!(self.dtype, DType::F16 | DType::BF16) => {
+            Store::Rows { bytes, row_bytes, .. } if matches!(self.dtype, DType::F16 | DType::BF16) => {
                 Some((&bytes[first * row_bytes..(first + n) * row_bytes], self.dtype == DType::BF16))
             }
             _ => None,
@@ -205,7 +236,7 @@ impl<'a> Matrix<'a> {
     /// only.
     pub(crate) fn decode(&self, kernels: &Kernels, row: usize, first: usize, out: &mut [f32]) {
         let (bytes, row_bytes) = match self.store {
-            Store::Rows { bytes, row_bytes } => (bytes, row_bytes),
+            Store::Rows { bytes, row_bytes, .. } => (bytes, row_bytes),
             Store::Packed { packed, first_tile, .. } => {
                 assert!(first == 0 && out.len() == self.row_len, "part of a packed row");
                 return packed.decode_row(first_tile + row / TILE, row % TILE, out);

@@ -33,6 +33,7 @@ pub struct Weight {
     pub(crate) shape: Shape,
     pub(crate) resident: usize,
     pub(crate) mapped: bool,
+    pub(crate) is_integer: bool,
     pub(crate) low_rank: Vec<LowRank>,
     pub(crate) observer: Option<Arc<Observer>>,
 }
@@ -61,6 +62,11 @@ impl Weight {
     /// Whether the device still reads the bytes given to [`Device::upload`] (so that they must not be dropped).
     pub fn is_mapped(&self) -> bool {
         self.mapped
+    }
+
+    /// Whether its products are of integers: it was brought into a layout for them, or is whenever it is used.
+    pub fn is_integer(&self) -> bool {
+        self.is_integer
     }
 }
 

@@ -222,7 +222,7 @@ fn mixtures_of_experts() {
             for n in [1, 4, 30] {
                 check_experts(device, DType::F32, rule, rule.sigmoid, n % 2 == 0, n);
             }
-            check_experts(device, DType::Q4_0, rule, false, true, 9);
+            [DType::Q4_0, DType::IQ2_XS].iter().for_each(|dtype| check_experts(device, *dtype, rule, false, true, 9));
         }
     }
 }

@@ -58,6 +58,7 @@ fn products_of_every_number_of_columns() {
             }
             // More rows and groups than are unpacked at a time.
             check(&device, DType::Q4_0, 200, 2112, 35);
+            check(&device, DType::IQ2_XXS, 200, 2304, 35);
         }
     }
 }
@@ -69,7 +70,8 @@ fn a_row_alone_and_among_others() {
     let types =
         [DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q8_0, DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q6_K]
             .into_iter()
-            .chain([DType::IQ4_XS, DType::MXFP4, DType::AFFINE4_16, DType::AFFINE4_64, DType::AFFINE8_32]);
+            .chain([DType::IQ4_XS, DType::MXFP4, DType::AFFINE4_16, DType::AFFINE4_64, DType::AFFINE8_32])
+            .chain([DType::IQ1_S, DType::IQ2_S, DType::IQ3_XXS, DType::NVFP4, DType::TQ2_0]);
     for device in devices(Precision::Fast) {
         for dtype in types.clone() {
             let (n_out, n_in) = (133, 2560);

@@ -45,15 +45,37 @@ pub(crate) fn random(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| next() + next()).collect()
 }
 
-/// A tensor of `dtype` with random values, and what it holds exactly. `None`: the type cannot be encoded.
+/// A tensor of `dtype` with random values, or with random blocks where none can be encoded, and what it holds exactly.
+/// `None`: the type is no matrix's.
 pub(crate) fn random_tensor(dtype: DType, dims: &[usize], seed: u64) -> Option<(HostTensor, Vec<f64>)> {
     let shape = Shape::new(dims).unwrap();
     let values = random(shape.elements(), seed);
     let mut bytes = vec![0; dtype.tensor_bytes(&shape).unwrap()];
-    dtype.encode(&values, &mut bytes).ok()?;
+    if dtype.can_encode() {
+        dtype.encode(&values, &mut bytes).unwrap();
+    } else if dtype.is_quantized() {
+        random_blocks(dtype, &values, &mut bytes);
+    } else {
+        return None;
+    }
     let tensor = HostTensor::new("test", dtype, shape, SharedBytes::from_vec(bytes)).unwrap();
     let exact = tensor.to_f32().ok()?.iter().map(|v| f64::from(*v)).collect();
     Some((tensor, exact))
+}
+
+/// Blocks of random bytes whose scales are of like sizes: there must be a number for each byte.
+fn random_blocks(dtype: DType, numbers: &[f32], bytes: &mut [u8]) {
+    bytes.iter_mut().zip(numbers).for_each(|(byte, number)| *byte = number.to_bits().to_le_bytes()[1]);
+    for block in bytes.chunks_mut(dtype.block_bytes()) {
+        match dtype {
+            // Four scales without sign.
+            DType::NVFP4 => block[..4].iter_mut().for_each(|scale| *scale = *scale & 15 | 0x30),
+            // The upper byte of a half-precision scale, in two pieces or in one.
+            DType::IQ1_M => (block[53], block[55]) = (block[53] & 15 | 0xc0, block[55] & 15 | 0x20),
+            _ if dtype.block_len() == 256 => block[1] = block[1] & 0x83 | 0x28,
+            _ => {}
+        }
+    }
 }
 
 pub(crate) fn vector(device: &CpuDevice, values: &[f32]) -> Weight {

@@ -141,13 +141,13 @@ fn backends(settings: &Settings) -> Vec<Value> {
     all.collect()
 }
 
-/// The quantized types whose matrices a device brings into a layout of its own, as it shows when it gets one.
+/// The quantized types whose matrices a device multiplies as integers, as it shows when it gets one.
 fn own_forms(device: &dyn Device) -> Vec<&'static str> {
     let is_own = |dtype: &DType| {
         let shape = Shape::new(&[32, 512])?;
         let bytes = SharedBytes::from_vec(vec![0; dtype.tensor_bytes(&shape).ok()?]);
         let tensor = HostTensor::new("probe", *dtype, shape, bytes).ok()?;
-        Some(!device.upload(&tensor, WeightUse::Matrix).ok()?.is_mapped())
+        Some(device.upload(&tensor, WeightUse::Matrix).ok()?.is_integer())
     };
     let quantized = DType::ALL.iter().filter(|dtype| dtype.is_quantized());
     quantized.filter(|dtype| is_own(dtype).unwrap_or(false)).map(|dtype| dtype.name()).collect()

@@ -4,18 +4,20 @@
 //! same points). In each book the points ascend, seen as numbers whose lowest digit is the first weight's level, so a book
 //! is a set of such numbers, written here as a map with one bit each: hexadecimal digit `i` holds the numbers `4 * i ..
 //! 4 * i + 4`, the first in its lowest bit. The compiler unfolds the maps.
+//!
+//! Points are there twice: as the digits, for whoever has levels of its own for them, and as levels.
 
 /// The magnitudes of the 2-bit books.
-const TWOS: [i8; 3] = [8, 25, 43];
+pub const TWOS: [i8; 3] = [8, 25, 43];
 /// The levels of the 1-bit book.
-const SIGNED: [i8; 3] = [-1, 0, 1];
+pub const SIGNED: [i8; 3] = [-1, 0, 1];
 /// The magnitudes of IQ3_XXS.
-const THREES: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+pub const THREES: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 /// The magnitudes of IQ3_S.
-const ODDS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
+pub const ODDS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
-/// The points of a map whose digits stand for `levels`. It has exactly `N`, or this does not compile.
-const fn unfold<const N: usize, const L: usize>(levels: &[i8], map: &str) -> [[i8; L]; N] {
+/// The points of a map in base `n_levels`. It has exactly `N`, or this does not compile.
+const fn unfold<const N: usize, const L: usize>(n_levels: usize, map: &str) -> [[u8; L]; N] {
     let map = map.as_bytes();
     let mut points = [[0; L]; N];
     let (mut digit, mut n) = (0, 0);
@@ -29,8 +31,8 @@ const fn unfold<const N: usize, const L: usize>(levels: &[i8], map: &str) -> [[i
             if bits >> bit & 1 == 1 {
                 let (mut number, mut weight) = (4 * digit + bit, 0);
                 while weight < L {
-                    points[n][weight] = levels[number % levels.len()];
-                    number /= levels.len();
+                    points[n][weight] = (number % n_levels) as u8;
+                    number /= n_levels;
                     weight += 1;
                 }
                 n += 1;
@@ -41,6 +43,21 @@ const fn unfold<const N: usize, const L: usize>(levels: &[i8], map: &str) -> [[i
     }
     assert!(n == N);
     points
+}
+
+/// The levels that the digits of points stand for.
+const fn levels_of<const N: usize, const L: usize>(points: [[u8; L]; N], levels: &[i8]) -> [[i8; L]; N] {
+    let mut of = [[0; L]; N];
+    let mut n = 0;
+    while n < N {
+        let mut weight = 0;
+        while weight < L {
+            of[n][weight] = levels[points[n][weight] as usize];
+            weight += 1;
+        }
+        n += 1;
+    }
+    of
 }
 
 /// The eight signs behind seven stored bits: the number of negative weights is even.
@@ -58,8 +75,8 @@ pub(super) fn signed<const L: usize>(out: &mut [f32], scale: f32, point: &[i8; L
 }
 
 /// The 256 points of IQ2_XXS.
-pub(super) static IQ2_XXS: [[i8; 8]; 256] = unfold(
-    &TWOS,
+pub const IQ2_XXS_POINTS: [[u8; 8]; 256] = unfold(
+    TWOS.len(),
     concat!(
         "555141550144141400404144000100000040040041000400000000400000050104141100104140040540040001000050010000050000",
         "100000040000144140044141000040000040000040000000000000400100000000000000004140010100040040110040100100040400",
@@ -80,8 +97,8 @@ pub(super) static IQ2_XXS: [[i8; 8]; 256] = unfold(
 );
 
 /// The 512 points of IQ2_XS.
-pub(super) static IQ2_XS: [[i8; 8]; 512] = unfold(
-    &TWOS,
+pub const IQ2_XS_POINTS: [[u8; 8]; 512] = unfold(
+    TWOS.len(),
     concat!(
         "555555155554145154104555550554140150100045150104144000101000055554145151104140000554140050104040000004140001",
         "500000040000045550114140100100040450100040000004010000100040100000000001104555150554140450100045150104140000",
@@ -103,8 +120,8 @@ pub(super) static IQ2_XS: [[i8; 8]; 512] = unfold(
 );
 
 /// The 1024 points of IQ2_S.
-pub(super) static IQ2_S: [[i8; 8]; 1024] = unfold(
-    &TWOS,
+pub const IQ2_S_POINTS: [[u8; 8]; 1024] = unfold(
+    TWOS.len(),
     concat!(
         "555555155554555150115555150554554150514145150105554000111101055554555555514554150555554155554145150104554000",
         "154140050100045155115555150110100450554044150104040000104101500100000004004555151554555151154145555554555150",
@@ -126,8 +143,8 @@ pub(super) static IQ2_S: [[i8; 8]; 1024] = unfold(
 );
 
 /// The 2048 points of IQ1_S and IQ1_M.
-pub(super) static IQ1: [[i8; 8]; 2048] = unfold(
-    &SIGNED,
+pub const IQ1_POINTS: [[u8; 8]; 2048] = unfold(
+    SIGNED.len(),
     concat!(
         "555241580a2024158054138a6802a82aa180a20241580541280244545251500a20280288810080280a30a20a88bbaaa009aab0002200",
         "a0aac8280a80041580541288080541241580a80380890a8008a2805412415802842455805410c22c0a02a86200a2428aaa2a802efa80",
@@ -149,8 +166,8 @@ pub(super) static IQ1: [[i8; 8]; 2048] = unfold(
 );
 
 /// The 256 points of IQ3_XXS.
-pub(super) static IQ3_XXS: [[i8; 4]; 256] = unfold(
-    &THREES,
+pub const IQ3_XXS_POINTS: [[u8; 4]; 256] = unfold(
+    THREES.len(),
     concat!(
         "51a8502040000082a050225020010010512050a800280002285002000000001000800008010800822800004000400000000000020000",
         "01000015000080002000a050a051081000005020500000000000a0502010000000405000102004000400220000000010000000001100",
@@ -166,8 +183,8 @@ pub(super) static IQ3_XXS: [[i8; 4]; 256] = unfold(
 );
 
 /// The 512 points of IQ3_S.
-pub(super) static IQ3_S: [[i8; 4]; 512] = unfold(
-    &ODDS,
+pub const IQ3_S_POINTS: [[u8; 4]; 512] = unfold(
+    ODDS.len(),
     concat!(
         "7a7532805aa0502971329822010022403a9422114aa00090802250a4015008221088214090200010410054802a00048004a000200040",
         "0020510054800011000071ba502500052040b411209020500014104a1140900210402990281120004010824100a04411000020902050",
@@ -181,3 +198,16 @@ pub(super) static IQ3_S: [[i8; 4]; 512] = unfold(
         "0000000040004000000040000020000000001",
     ),
 );
+
+/// The levels of [`IQ2_XXS_POINTS`].
+pub(super) static IQ2_XXS: [[i8; 8]; 256] = levels_of(IQ2_XXS_POINTS, &TWOS);
+/// The levels of [`IQ2_XS_POINTS`].
+pub(super) static IQ2_XS: [[i8; 8]; 512] = levels_of(IQ2_XS_POINTS, &TWOS);
+/// The levels of [`IQ2_S_POINTS`].
+pub(super) static IQ2_S: [[i8; 8]; 1024] = levels_of(IQ2_S_POINTS, &TWOS);
+/// The levels of [`IQ1_POINTS`].
+pub(super) static IQ1: [[i8; 8]; 2048] = levels_of(IQ1_POINTS, &SIGNED);
+/// The levels of [`IQ3_XXS_POINTS`].
+pub(super) static IQ3_XXS: [[i8; 4]; 256] = levels_of(IQ3_XXS_POINTS, &THREES);
+/// The levels of [`IQ3_S_POINTS`].
+pub(super) static IQ3_S: [[i8; 4]; 512] = levels_of(IQ3_S_POINTS, &ODDS);

@@ -5,7 +5,7 @@
 //! bytes mean; kernels elsewhere may only be faster.
 
 pub(crate) mod affine;
-mod grid;
+pub mod grid;
 mod levels;
 pub(crate) mod mixture;
 pub(crate) mod plain;

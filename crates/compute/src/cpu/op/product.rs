@@ -16,17 +16,20 @@ use crate::{
     Projection, Result,
     cpu::{
         columns::{self, FEW_COLUMNS, GROUP, Input, MAX_BLOCK, Rounding, Slot},
-        memory::{Scratch, SharedMut},
-        packed::{Packed, TILE},
+        memory::{Scratch, SharedMut, as_bytes},
+        packed::{TILE, Tiling},
         simd::{HalfRows, Kernels, LANES, PackedRows, PackedTiles, Tile},
         weight::{self, Matrix},
     },
 };
+use std::ops::Range;
 
 /// Rows of a tile when few columns are computed: enough work to hand out, little enough to balance.
 const NARROW_ROWS: usize = 64;
 /// Rows of a tile when many columns are.
 const WIDE_ROWS: usize = 64;
+/// Rows of a tile when they are packed for few columns: they shall still be in the first-level cache then.
+const PACKED_ROWS: usize = 2 * TILE;
 /// From this many columns on, `f32` products decode weights into a transposed panel first.
 const WIDE_COLUMNS: usize = 32;
 /// Inner elements of a panel: a multiple of every block length; 16 rows of it stay in the first-level cache, 64 in the
@@ -125,27 +128,36 @@ impl<'a> Product<'a> {
 
     /// Rows of a chunk.
     fn chunk_rows(&self, team: &Team) -> usize {
-        match self.matrix.packed() {
+        match self.matrix.tiling() {
             Some(_) if self.n_columns() > FEW_COLUMNS && team.kernels.has_packed_rows() => {
                 let rows = PackedRows::MAX_TILES * TILE;
                 // Where there are few chunks, smaller ones are easier to share out.
                 if self.matrix.n_rows < 4 * rows * team.threads() { rows / 2 } else { rows }
             }
+            Some(tiling) if self.n < MAX_BLOCK && !tiling.is_kept => PACKED_ROWS,
             _ if self.n < MAX_BLOCK => NARROW_ROWS,
             _ => WIDE_ROWS,
         }
     }
 
+    /// Elements of scratch for the tiles of such a chunk.
+    fn tile_floats(&self, chunk_rows: usize) -> usize {
+        let made = self.matrix.tiling().filter(|tiling| !tiling.is_kept);
+        made.map_or(0, |tiling| (chunk_rows.div_ceil(TILE) * tiling.tile_bytes).div_ceil(size_of::<f32>()))
+    }
+
     /// Elements of scratch for such a chunk.
     fn chunk_floats(&self, team: &Team) -> usize {
         let n = self.n_columns();
-        match self.matrix.packed() {
-            None => self.matrix.row_len.max(WIDE_ROWS * (PANEL + self.n) + LANES * PANEL),
-            Some(_) if n > FEW_COLUMNS && team.kernels.has_packed_rows() => {
-                PackedRows::SCRATCH + n * PackedRows::MAX_TILES * TILE
+        let tiles = self.tile_floats(self.chunk_rows(team));
+        tiles
+            + match self.matrix.tiling() {
+                None => self.matrix.row_len.max(WIDE_ROWS * (PANEL + self.n) + LANES * PANEL),
+                Some(_) if n > FEW_COLUMNS && team.kernels.has_packed_rows() => {
+                    PackedRows::SCRATCH + n * PackedRows::MAX_TILES * TILE
+                }
+                Some(_) => WIDE_ROWS.max(NARROW_ROWS) * FEW_COLUMNS,
             }
-            Some(_) => WIDE_ROWS.max(NARROW_ROWS) * FEW_COLUMNS,
-        }
     }
 }
 
@@ -212,7 +224,7 @@ pub(crate) fn plain_products<'a>(
         if p.n > 0 {
             n_chunks += p.matrix.n_rows.div_ceil(entry.chunk_rows);
         }
-        if p.n > 0 && p.matrix.packed().is_some() {
+        if p.n > 0 && p.matrix.tiling().is_some() {
             let last = jobs.last().map(|job| (job, product(job.product)));
             let last = last.filter(|(_, other)| std::ptr::eq(other.x, p.x) && other.rounding() == p.rounding());
             entry.columns = last.as_ref().map_or(n_bytes, |(job, _)| job.columns);
@@ -244,8 +256,12 @@ pub(crate) fn plain_products<'a>(
         let first = (chunk - entries[i].first_chunk) * entries[i].chunk_rows;
         let n_rows = entries[i].chunk_rows.min(product.matrix.n_rows - first);
         let local = local.floats(n_floats);
-        match product.matrix.packed() {
-            Some(packed) => integer(kernels, &product, packed, &columns[entries[i].columns..], first, n_rows, local),
+        match product.matrix.tiling() {
+            Some(tiling) => {
+                let (made, local) = local.split_at_mut(product.tile_floats(entries[i].chunk_rows));
+                let tiles = product.matrix.tiles(kernels, first / TILE, n_rows.div_ceil(TILE), as_bytes(made));
+                integer(kernels, &product, tiling, tiles, &columns[entries[i].columns..], first..first + n_rows, local);
+            }
             None if product.n < WIDE_COLUMNS => narrow(kernels, &product, first, n_rows, local),
             None => wide(kernels, &product, first, n_rows, local),
         }
@@ -275,22 +291,21 @@ fn round_piece(kernels: &Kernels, product: &Product<'_>, job: &Job, piece: usize
     }
 }
 
-/// Tiles of a packed matrix times rounded columns.
+/// Tiles of some rows of a packed matrix times rounded columns.
 fn integer(
     kernels: &Kernels,
     product: &Product<'_>,
-    packed: &Packed,
+    Tiling { form, tile_bytes, .. }: Tiling,
+    tiles: &[u8],
     columns: &[u8],
-    first: usize,
-    n_rows: usize,
+    rows: Range<usize>,
     local: &mut [f32],
 ) {
     let n_in = product.matrix.row_len;
     let n_groups = n_in / GROUP;
     let planes = product.rounding().planes();
+    let (first, n_rows) = (rows.start, rows.len());
     let (n, n_tiles) = (product.n_columns(), n_rows.div_ceil(TILE));
-    let (form, tile_bytes) = (packed.form, packed.tile_bytes);
-    let tiles = product.matrix.tiles(first / TILE, n_tiles);
     let mut column = 0;
     let n_blocks = n / MAX_BLOCK;
     if n > FEW_COLUMNS && kernels.has_packed_rows() {

@@ -22,4 +22,4 @@ pub(super) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
 super::instance!(Isa::Avx2, features: ["avx2,fma,f16c"], fma: true, rows: 6, vectors: 1,
     f16_to_f32: crate::cpu::simd::avx2::f16_to_f32, transpose: crate::cpu::simd::portable::transpose, half_rows: Some(crate::cpu::simd::half_rows::avx2::half_rows),
     half_tile: Some(crate::cpu::simd::cached::avx2::half_tile),
-    level_mix: Some(crate::cpu::simd::cached::avx2::level_mix), packed: crate::cpu::simd::maddubs::packed, lanes: crate::cpu::pack::Plain);
+    level_mix: Some(crate::cpu::simd::cached::avx2::level_mix), packed: crate::cpu::simd::maddubs::packed, lanes: crate::cpu::lanes::Plain);

@@ -2,7 +2,7 @@
 
 use super::{Isa, Kernels};
 use crate::cpu::{
-    pack::{Lanes, Rows, Word, operators},
+    lanes::{Lanes, Rows, Word, entries, operators},
     simd::LANES,
 };
 use std::{
@@ -149,6 +149,66 @@ impl Lanes for Words {
         // SAFETY: an unaligned write of 64 bytes; as above.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), self.0) }
     }
+
+    #[inline(always)]
+    fn store_halves(self, unit: f32, to: &mut [u8; 64]) {
+        // SAFETY: an unaligned write of 64 bytes; as above.
+        unsafe {
+            let floats = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(self.0));
+            _mm512_storeu_ps(to.as_mut_ptr().cast(), _mm512_mul_ps(floats, _mm512_set1_ps(unit)));
+        }
+    }
+
+    #[inline(always)]
+    fn store_lowest(self, to: &mut [u8; LANES]) {
+        // SAFETY: an unaligned write of 16 bytes; as above.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(self.0)) }
+    }
+
+    #[inline(always)]
+    fn look_up<const N: usize>(self, table: &'static [u16; N]) -> Self {
+        const { assert!(N.is_power_of_two() && N >= 64) };
+        // SAFETY: the table is a whole number of vectors; as above.
+        unsafe { look_up(self, table) }
+    }
+}
+
+/// Entries that are looked up with instructions for that; larger tables need more of them than there are indices.
+const IN_REGISTERS: usize = 512;
+
+/// Two vectors of entries at a time; upper bits of the indices then choose among what was found.
+///
+/// # Safety
+/// The table has a multiple of 64 entries, a power of two.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn look_up<const N: usize>(indices: Words, table: &'static [u16; N]) -> Words {
+    if N > IN_REGISTERS {
+        let mut words = [0u32; LANES];
+        // SAFETY: both are of 64 bytes.
+        unsafe {
+            _mm512_storeu_si512(words.as_mut_ptr().cast(), indices.0);
+            entries(&mut words, table);
+            return Words(_mm512_loadu_si512(words.as_ptr().cast()));
+        }
+    }
+    let mut found = [_mm512_setzero_si512(); IN_REGISTERS / 64];
+    let mut n = N / 64;
+    for (found, entries) in found.iter_mut().zip(table.as_chunks::<64>().0) {
+        // SAFETY: 64 entries are two vectors.
+        let [first, last] = [0, 32].map(|i| unsafe { _mm512_loadu_si512(entries.as_ptr().add(i).cast()) });
+        *found = _mm512_permutex2var_epi16(first, indices.0, last);
+    }
+    let mut bit = 64;
+    while n > 1 {
+        let upper = _mm512_test_epi16_mask(indices.0, _mm512_set1_epi16(bit));
+        n /= 2;
+        for i in 0..n {
+            found[i] = _mm512_mask_blend_epi16(upper, found[2 * i], found[2 * i + 1]);
+        }
+        bit *= 2;
+    }
+    Words(found[0])
 }
 
 /// Word `i` of the 16 bytes from `at` on, of each of these rows.

@@ -11,7 +11,7 @@
 use super::{PackedTile, PackedTiles};
 use crate::cpu::{
     columns::{Aux, BEGINNING, record_bytes},
-    packed::{FP4, IQ4, Levels, Scales, TILE},
+    packed::{Levels, Scales, TILE},
 };
 use std::arch::x86_64::*;
 
@@ -65,8 +65,7 @@ unsafe fn load_levels(levels: Levels, p: *const u8, steps: &mut [__m256i; 16]) {
             steps[i] = _mm256_and_si256(v, mask);
             steps[i + 8] = _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
         }
-        if matches!(levels, Levels::Iq4 | Levels::Fp4) {
-            let table = if levels == Levels::Iq4 { &IQ4 } else { &FP4 };
+        if let Levels::Table(table) = levels {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             let table = _mm256_xor_si256(table, _mm256_set1_epi8(-128)); // signed
             for step in steps.iter_mut() {
@@ -101,6 +100,10 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, w: &mut
             let signed = |p: *const u8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes(p)));
             match scales {
                 Scales::Single => w.scales[0][rows] = halves(own),
+                Scales::SingleHalves => {
+                    w.scales[0][rows] = halves(own);
+                    w.scales[1][rows] = halves(own.add(32));
+                }
                 Scales::Affine => {
                     w.scales[0][rows] = halves(own);
                     w.mins[0][rows] = halves(own.add(32));
@@ -123,6 +126,11 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, w: &mut
                     }
                 }
                 Scales::SuperSigned => w.scales[0][rows] = _mm256_mul_ps(halves(header), signed(own)),
+                Scales::FloatSigned => w.scales[0][rows] = _mm256_mul_ps(floats(header), signed(own)),
+                Scales::FloatSignedHalves => {
+                    w.scales[0][rows] = _mm256_mul_ps(floats(header), signed(own));
+                    w.scales[1][rows] = _mm256_mul_ps(floats(header), signed(own.add(16)));
+                }
                 // As `packed::power` does it.
                 Scales::Power => {
                     let (e, one) = (unsigned(own), _mm256_set1_epi32(1));
@@ -270,8 +278,11 @@ unsafe fn packed_tile(mut t: PackedTile<'_>) {
             (Levels::Six, Scales::SuperHalves) => block::<6, { Aux::START_32 }, true, false>(&mut t),
             (Levels::Three, Scales::SuperHalves) => block::<4, { Aux::START_4 }, true, false>(&mut t),
             (Levels::Two, Scales::SuperMins) => block::<4, NONE, true, true>(&mut t),
-            (Levels::Iq4, Scales::Single | Scales::SuperSigned) | (Levels::Fp4, Scales::Power) => {
+            (Levels::Table(_), Scales::Single | Scales::SuperSigned | Scales::FloatSigned | Scales::Power) => {
                 block::<8, NONE, false, false>(&mut t)
+            }
+            (Levels::Table(_), Scales::SingleHalves | Scales::FloatSignedHalves) => {
+                block::<8, NONE, true, false>(&mut t)
             }
             (Levels::Eight, Scales::Single) => block::<8, NONE, false, false>(&mut t),
             (Levels::Two | Levels::Three | Levels::Four, Scales::Float(_)) => block::<4, NONE, false, true>(&mut t),

@@ -13,4 +13,4 @@ pub(super) static DOT_KERNELS: &Kernels = &Kernels { isa: Isa::NeonDot, packed: 
 
 super::instance!(Isa::Neon, features: ["neon"], fma: true, rows: 6, vectors: 1,
     f16_to_f32: crate::cpu::simd::portable::f16_to_f32, transpose: crate::cpu::simd::portable::transpose, half_rows: None, half_tile: None,
-    level_mix: None, packed: crate::cpu::simd::portable::packed, lanes: crate::cpu::pack::Plain);
+    level_mix: None, packed: crate::cpu::simd::portable::packed, lanes: crate::cpu::lanes::Plain);

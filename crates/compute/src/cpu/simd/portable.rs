@@ -447,4 +447,4 @@ pub(super) fn quantize(x: &[f32], slot: &Slot, rounding: Rounding, block: &mut [
 }
 
 super::instance!(Isa::Portable, features: [], fma: false, rows: 2, vectors: 1, f16_to_f32: super::f16_to_f32,
-    transpose: super::transpose, half_rows: None, half_tile: None, level_mix: None, packed: super::packed, lanes: crate::cpu::pack::Plain);
+    transpose: super::transpose, half_rows: None, half_tile: None, level_mix: None, packed: super::packed, lanes: crate::cpu::lanes::Plain);

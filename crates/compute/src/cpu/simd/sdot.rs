@@ -13,7 +13,7 @@
 use super::{PackedTile, PackedTiles};
 use crate::cpu::{
     columns::{Aux, BEGINNING, record_bytes},
-    packed::{FP4, IQ4, Levels, Scales, TILE, power},
+    packed::{Levels, Scales, TILE, power},
 };
 use std::arch::{aarch64::*, asm};
 
@@ -108,7 +108,7 @@ unsafe fn load_levels(levels: Levels, p: *const u8, quad: usize, steps: &mut [in
                     }
                 }
             }
-            Levels::Four | Levels::Iq4 | Levels::Fp4 | Levels::Six => {
+            Levels::Four | Levels::Table(_) | Levels::Six => {
                 for i in 0..4 {
                     let v = load(i);
                     steps[i] = vreinterpretq_s8_u8(vandq_u8(v, byte(15)));
@@ -124,8 +124,7 @@ unsafe fn load_levels(levels: Levels, p: *const u8, quad: usize, steps: &mut [in
                         }
                     }
                 }
-                if matches!(levels, Levels::Iq4 | Levels::Fp4) {
-                    let table = if levels == Levels::Iq4 { &IQ4 } else { &FP4 };
+                if let Levels::Table(table) = levels {
                     let table = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(table.as_ptr()), byte(128)));
                     for step in steps.iter_mut() {
                         *step = vqtbl1q_s8(table, vreinterpretq_u8_s8(*step));
@@ -148,6 +147,7 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, quad: u
         let signed = |p: *const u8| signed(p.add(4 * quad));
         match scales {
             Scales::Single => w.scales[0] = half(own),
+            Scales::SingleHalves => w.scales = [half(own), half(own.add(32))],
             Scales::Affine => (w.scales[0], w.mins[0]) = (half(own), half(own.add(32))),
             Scales::Super => {
                 w.scales[0] = vmulq_f32(half(header), wide(own));
@@ -167,6 +167,11 @@ unsafe fn load_scales(scales: Scales, header: *const u8, own: *const u8, quad: u
                 }
             }
             Scales::SuperSigned => w.scales[0] = vmulq_f32(half(header), signed(own)),
+            Scales::FloatSigned => w.scales[0] = vmulq_f32(floats(header), signed(own)),
+            Scales::FloatSignedHalves => {
+                w.scales[0] = vmulq_f32(floats(header), signed(own));
+                w.scales[1] = vmulq_f32(floats(header), signed(own.add(16)));
+            }
             Scales::Power => {
                 let powers: [f32; 4] = std::array::from_fn(|i| power(*own.add(4 * quad + i)));
                 w.scales[0] = vld1q_f32(powers.as_ptr());
@@ -271,10 +276,10 @@ unsafe fn packed_tile(mut t: PackedTile<'_>) {
             (Levels::Six, Scales::SuperHalves) => block::<{ Aux::START_32 }, true, false>(&mut t),
             (Levels::Three, Scales::SuperHalves) => block::<{ Aux::START_4 }, true, false>(&mut t),
             (Levels::Two, Scales::SuperMins) => block::<NONE, true, true>(&mut t),
-            (Levels::Iq4, Scales::Single | Scales::SuperSigned)
-            | (Levels::Fp4, Scales::Power)
+            (Levels::Table(_), Scales::Single | Scales::SuperSigned | Scales::FloatSigned | Scales::Power)
             | (Levels::Eight, Scales::Single) => block::<NONE, false, false>(&mut t),
-            (Levels::Iq4 | Levels::Fp4, Scales::Float(_)) => super::portable::packed_tile(t),
+            (Levels::Table(_), Scales::SingleHalves | Scales::FloatSignedHalves) => block::<NONE, true, false>(&mut t),
+            (Levels::Table(_), Scales::Float(_)) => super::portable::packed_tile(t),
             (_, Scales::Float(_)) => block::<NONE, false, true>(&mut t),
             (Levels::Four, Scales::FloatHalves) => block::<NONE, true, true>(&mut t),
             _ => super::portable::packed_tile(t),

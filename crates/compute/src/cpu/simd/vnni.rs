@@ -19,7 +19,7 @@
 
 use super::{
     PackedTiles,
-    vnni_load::{LoadLevels, LoadScales, by_form},
+    vnni_load::{LoadLevels, LoadScales, by_form, table},
 };
 use crate::cpu::{
     columns::{Aux, BEGINNING, record_bytes},
@@ -65,7 +65,7 @@ unsafe fn block<L: LoadLevels, S: LoadScales, const P: usize, const C: usize, co
                 }
             }
         }
-        let beginning = _mm512_set1_epi32(BEGINNING.0);
+        let (beginning, table) = (_mm512_set1_epi32(BEGINNING.0), table(t.form));
         let mut record = t.columns.as_ptr();
         let mut at = t.form.offsets(t.groups.start).0;
         let (mut header, mut left) = (at, 0);
@@ -121,7 +121,7 @@ unsafe fn block<L: LoadLevels, S: LoadScales, const P: usize, const C: usize, co
             }
             macro_rules! multiply {
                 ($sum:ident, $($step:literal)*) => {$(
-                    let levels: [__m512i; T] = std::array::from_fn(|i| L::step(own[i].add(S::OWN), $step));
+                    let levels: [__m512i; T] = std::array::from_fn(|i| L::step(own[i].add(S::OWN), $step, table));
                     for c in 0..C {
                         for p in 0..P {
                             let q = _mm512_set1_epi32(q(c * P + p, $step));

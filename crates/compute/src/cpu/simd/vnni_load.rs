@@ -8,22 +8,20 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one contract for the whole file, stated above")]
 
-use crate::cpu::{
-    columns::Aux,
-    packed::{FP4, IQ4},
-};
+use crate::cpu::{columns::Aux, packed::Form};
 use std::arch::x86_64::*;
 
 /// How levels are read.
 pub(super) trait LoadLevels {
     /// Bytes of a group of a tile.
     const BYTES: usize;
-    /// Step `i` of the group whose levels begin at `p`. Whoever has few registers asks for them one by one.
-    unsafe fn step(p: *const u8, i: usize) -> __m512i;
+    /// Step `i` of the group whose levels begin at `p`; `table` is that of the form. Whoever has few registers asks for them
+    /// one by one.
+    unsafe fn step(p: *const u8, i: usize, table: __m512i) -> __m512i;
     /// All 8 of them.
     #[inline(always)]
-    unsafe fn load(p: *const u8) -> [__m512i; 8] {
-        unsafe { std::array::from_fn(|i| Self::step(p, i)) }
+    unsafe fn load(p: *const u8, table: __m512i) -> [__m512i; 8] {
+        unsafe { std::array::from_fn(|i| Self::step(p, i, table)) }
     }
 }
 
@@ -50,8 +48,7 @@ pub(super) trait LoadScales {
 pub(super) struct Two;
 pub(super) struct Three;
 pub(super) struct Four;
-pub(super) struct Iq4;
-pub(super) struct Fp4;
+pub(super) struct Table;
 pub(super) struct Six;
 pub(super) struct Eight;
 
@@ -91,19 +88,19 @@ unsafe fn join(low: __m512i, upper: __m512i, mask: i8) -> __m512i {
     unsafe { _mm512_ternarylogic_epi32::<0xf8>(low, upper, _mm512_set1_epi8(mask)) }
 }
 
-/// Levels out of a table.
+/// The table that the levels of a form index, if they do, in each quarter.
 #[inline(always)]
-unsafe fn looked_up(p: *const u8, i: usize, table: &[u8; 16]) -> __m512i {
+pub(super) unsafe fn table(form: Form) -> __m512i {
     unsafe {
-        let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-        _mm512_shuffle_epi8(table, nibbles(p, i))
+        let load = |table: &[u8; 16]| _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+        form.table().map_or(_mm512_setzero_si512(), load)
     }
 }
 
 impl LoadLevels for Two {
     const BYTES: usize = 128;
     #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+    unsafe fn step(p: *const u8, i: usize, _: __m512i) -> __m512i {
         unsafe { _mm512_and_si512(pairs(p, i, 0), _mm512_set1_epi8(3)) }
     }
 }
@@ -111,7 +108,7 @@ impl LoadLevels for Two {
 impl LoadLevels for Three {
     const BYTES: usize = 192;
     #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+    unsafe fn step(p: *const u8, i: usize, _: __m512i) -> __m512i {
         unsafe {
             let v = vector(p, 2);
             let third = match i {
@@ -124,7 +121,7 @@ impl LoadLevels for Three {
                 6 => _mm512_srli_epi16::<4>(v),
                 _ => _mm512_srli_epi16::<5>(v),
             };
-            join(Two::step(p, i), third, 4)
+            join(Two::step(p, i, v), third, 4)
         }
     }
 }
@@ -132,31 +129,23 @@ impl LoadLevels for Three {
 impl LoadLevels for Four {
     const BYTES: usize = 256;
     #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+    unsafe fn step(p: *const u8, i: usize, _: __m512i) -> __m512i {
         unsafe { nibbles(p, i) }
     }
 }
 
-impl LoadLevels for Iq4 {
+impl LoadLevels for Table {
     const BYTES: usize = 256;
     #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
-        unsafe { looked_up(p, i, &IQ4) }
-    }
-}
-
-impl LoadLevels for Fp4 {
-    const BYTES: usize = 256;
-    #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
-        unsafe { looked_up(p, i, &FP4) }
+    unsafe fn step(p: *const u8, i: usize, table: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(table, nibbles(p, i)) }
     }
 }
 
 impl LoadLevels for Six {
     const BYTES: usize = 384;
     #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+    unsafe fn step(p: *const u8, i: usize, _: __m512i) -> __m512i {
         unsafe { join(nibbles(p, i), pairs(p.add(256), i, 4), 0x30) }
     }
 }
@@ -164,7 +153,7 @@ impl LoadLevels for Six {
 impl LoadLevels for Eight {
     const BYTES: usize = 512;
     #[inline(always)]
-    unsafe fn step(p: *const u8, i: usize) -> __m512i {
+    unsafe fn step(p: *const u8, i: usize, _: __m512i) -> __m512i {
         unsafe { vector(p, i) }
     }
 }
@@ -195,7 +184,10 @@ pub(super) struct Affine;
 pub(super) struct Super;
 pub(super) struct SuperHalves<const START: usize>;
 pub(super) struct SuperMins;
+pub(super) struct SingleHalves;
 pub(super) struct SuperSigned;
+pub(super) struct FloatSigned;
+pub(super) struct FloatSignedHalves;
 pub(super) struct Power;
 pub(super) struct Float<const CENTRED: bool>;
 pub(super) struct FloatHalves;
@@ -278,6 +270,46 @@ impl LoadScales for SuperSigned {
     }
 }
 
+impl LoadScales for FloatSigned {
+    const HEADER: usize = 64;
+    const OWN: usize = 16;
+    const START: Option<usize> = Some(Aux::START_128);
+    #[inline(always)]
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe { same(_mm512_mul_ps(_mm512_loadu_ps(header.cast()), signed(own)), _mm512_setzero_ps()) }
+    }
+}
+
+/// Scales of halves of a group whose levels are 128 too large, and minimums that say so.
+#[inline(always)]
+unsafe fn halves_of_128(scales: [__m512; 2]) -> ([__m512; 2], [__m512; 2]) {
+    unsafe { (scales, scales.map(|scale| _mm512_mul_ps(scale, _mm512_set1_ps(128.0 / 4.0)))) }
+}
+
+impl LoadScales for FloatSignedHalves {
+    const HEADER: usize = 64;
+    const OWN: usize = 32;
+    const HALVES: bool = true;
+    const HALF_MINS: bool = true;
+    #[inline(always)]
+    unsafe fn load(header: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe {
+            let d = _mm512_loadu_ps(header.cast());
+            halves_of_128([_mm512_mul_ps(d, signed(own)), _mm512_mul_ps(d, signed(own.add(16)))])
+        }
+    }
+}
+
+impl LoadScales for SingleHalves {
+    const OWN: usize = 64;
+    const HALVES: bool = true;
+    const HALF_MINS: bool = true;
+    #[inline(always)]
+    unsafe fn load(_: *const u8, own: *const u8) -> ([__m512; 2], [__m512; 2]) {
+        unsafe { halves_of_128([halves(own), halves(own.add(32))]) }
+    }
+}
+
 impl LoadScales for Power {
     const OWN: usize = 16;
     const SHORT: bool = false;
@@ -347,9 +379,12 @@ macro_rules! by_form {
             (Levels::Six, Scales::SuperHalves) => with!(Six, SuperHalves<{ Aux::START_32 }>),
             (Levels::Three, Scales::SuperHalves) => with!(Three, SuperHalves<{ Aux::START_4 }>),
             (Levels::Two, Scales::SuperMins) => with!(Two, SuperMins),
-            (Levels::Iq4, Scales::Single) => with!(Iq4, Single<{ Aux::START_128 }>),
-            (Levels::Iq4, Scales::SuperSigned) => with!(Iq4, SuperSigned),
-            (Levels::Fp4, Scales::Power) => with!(Fp4, Power),
+            (Levels::Table(_), Scales::Single) => with!(Table, Single<{ Aux::START_128 }>),
+            (Levels::Table(_), Scales::SingleHalves) => with!(Table, SingleHalves),
+            (Levels::Table(_), Scales::SuperSigned) => with!(Table, SuperSigned),
+            (Levels::Table(_), Scales::FloatSigned) => with!(Table, FloatSigned),
+            (Levels::Table(_), Scales::FloatSignedHalves) => with!(Table, FloatSignedHalves),
+            (Levels::Table(_), Scales::Power) => with!(Table, Power),
             (Levels::Eight, Scales::Single) => with!(Eight, Single<{ Aux::START_128 }>),
             (Levels::Two, Scales::Float(_)) => with!(Two, Float<false>),
             (Levels::Three, Scales::Float(_)) => with!(Three, Float<false>),

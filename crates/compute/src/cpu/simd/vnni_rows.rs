@@ -23,7 +23,7 @@
 
 use super::{
     PackedRows,
-    vnni_load::{LoadLevels, LoadScales, by_form},
+    vnni_load::{LoadLevels, LoadScales, by_form, table},
 };
 use crate::cpu::{
     columns::{Aux, BEGINNING, MAX_BLOCK, record_bytes},
@@ -67,13 +67,14 @@ unsafe fn unpack<L: LoadLevels, S: LoadScales>(
     groups: Range<usize>,
     mut to: *mut f32,
 ) {
+    let table = unsafe { table(t.form) };
     for group in groups {
         let (header, own) = t.form.offsets(group);
         for i in 0..n {
             unsafe {
                 let tile = t.tiles.as_ptr().add((tile + i) * t.tile_bytes);
                 let (scales, mins) = S::load(tile.add(header), tile.add(own));
-                let steps = L::load(tile.add(own + S::OWN));
+                let steps = L::load(tile.add(own + S::OWN), table);
                 let to = to.add(i * TILE);
                 for (step, levels) in steps.into_iter().enumerate() {
                     _mm512_storeu_si512(to.add(step * n * TILE).cast(), levels);
