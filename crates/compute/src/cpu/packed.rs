@@ -190,6 +190,7 @@ impl Form {
     }
 
     /// The table that stored levels index.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only one instance asks for it"))]
     pub(crate) const fn table(self) -> Option<&'static [u8; 16]> {
         match self.levels {
             Levels::Table(table) => Some(table),
