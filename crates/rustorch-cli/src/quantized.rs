@@ -30,6 +30,11 @@ crate::messages::messages! {
         "the quantized weights are not kept: they take {bytes}, and {room} are allowed or free",
         "量子化した重みは保存しません: {bytes} 必要ですが、上限または空きは {room} です"
     }
+    /// There is no place for them.
+    quantized_no_home() {
+        "the quantized weights are not kept: there is no home folder",
+        "量子化した重みは保存しません: ホームフォルダがありません"
+    }
     /// Something went wrong.
     quantized_unkept(path, error) { "the quantized weights cannot be kept in {path}: {error}", "量子化した重みを {path} に保存できません: {error}" }
 }
@@ -74,7 +79,10 @@ impl Kept {
     pub(crate) fn open(checkpoint: &Checkpoint, settings: &Settings, mixture: &Mixture, bytes: u64) -> Kept {
         let room = settings.model.quantize_cache.filter(|_| !checkpoint.files().is_empty());
         let Some(room) = room else { return Kept::Nothing };
-        let Some(folder) = folder() else { return Kept::Nothing };
+        let Some(folder) = folder() else {
+            output::note(&quantized_no_home());
+            return Kept::Nothing;
+        };
         let failed = |error: &dyn std::fmt::Display| {
             output::warning(&quantized_unkept(paths::display(&folder), error));
             Kept::Nothing
