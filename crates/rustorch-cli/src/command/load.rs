@@ -1,19 +1,7 @@
 //! `/load`: goes on with the conversation of a file.
 
-use super::{Command, Completes, Flow, Text, flags, wrong_arguments};
-use crate::{
-    exit::{Exit, Failure, Result},
-    messages::messages,
-    output, paths,
-    repl::Chat,
-    session::store,
-};
-use std::ffi::OsStr;
-
-messages! {
-    /// The file has no name that can be used.
-    bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
-}
+use super::{Command, Completes, Flow, Text, flags, path, wrong_arguments};
+use crate::{exit::Result, output, paths, repl::Chat, session::store};
 
 /// The row.
 pub(super) const LOAD: Command = Command {
@@ -35,8 +23,7 @@ pub(super) const LOAD: Command = Command {
 fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
     let (set, names) = flags(&LOAD, rest, &["--keep-system", "--append", "--with-params"])?;
     let [name] = names.as_slice() else { return Err(wrong_arguments(&LOAD)) };
-    let path = paths::expand(OsStr::new(name), None)
-        .map_err(|error| Failure::new(Exit::Usage, bad_path(name)).because(error))?;
+    let path = path(name)?;
     let read = store::read(&path)?;
     // The present conversation is on disk before another takes its place.
     chat.persist();

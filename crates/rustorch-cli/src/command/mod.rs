@@ -28,9 +28,11 @@ pub(crate) use set::live_rows;
 use crate::{
     exit::{Exit, Failure, Result},
     messages::{Language, messages},
+    paths,
     repl::Chat,
 };
 use serde_json::{Value, json};
+use std::{ffi::OsStr, path::PathBuf};
 
 /// What happens after a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,8 @@ pub(crate) const COMMANDS: &[&Command] = &[
 ];
 
 messages! {
+    /// The file has no name that can be used.
+    bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
     /// A word that is no command.
     unknown_command(name) { "there is no command /{name}", "/{name} というコマンドはありません" }
     /// A command that is spelled much like it.
@@ -181,6 +185,11 @@ fn unknown(name: &str) -> Failure {
 /// The arguments of a command line, split.
 fn arguments(rest: &str) -> Result<Vec<String>> {
     parse::arguments(rest).map_err(|quote| Failure::new(Exit::Usage, open_quote(quote)))
+}
+
+/// The file that an argument names.
+fn path(name: &str) -> Result<PathBuf> {
+    paths::expand(OsStr::new(name), None).map_err(|error| Failure::new(Exit::Usage, bad_path(name)).because(error))
 }
 
 /// The failure for arguments that do not fit.

@@ -1,17 +1,9 @@
 //! `/model`: shows the model in use, or loads another.
 
-use super::{Command, Completes, Flow, Text, arguments, wrong_arguments};
-use crate::{
-    exit::{Exit, Failure, Result},
-    messages::messages,
-    output, paths,
-    repl::Chat,
-};
-use std::ffi::OsStr;
+use super::{Command, Completes, Flow, Text, arguments, path, wrong_arguments};
+use crate::{exit::Result, messages::messages, output, repl::Chat};
 
 messages! {
-    /// The file has no name that can be used.
-    bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
     /// The old model's adapters.
     adapters_left(n) { "  adapters of the old model, no longer in use: {n}", "  元のモデルのアダプタ {n} 個は使わなくなりました" }
 }
@@ -40,10 +32,8 @@ fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
     match names.as_slice() {
         [] => output::note(&chat.describe_model()),
         [name] => {
-            let path = paths::expand(OsStr::new(name), None)
-                .map_err(|error| Failure::new(Exit::Usage, bad_path(name)).because(error))?;
             let mut settings = chat.settings.clone();
-            settings.model.path = Some(path);
+            settings.model.path = Some(path(name)?);
             // They are for the model they were made for.
             let n_adapters = std::mem::take(&mut settings.model.lora).len();
             chat.reload(settings)?;

@@ -1,6 +1,6 @@
 //! `/save`: writes the conversation to a file.
 
-use super::{Command, Completes, Flow, Text, flags, wrong_arguments};
+use super::{Command, Completes, Flow, Text, flags, path, wrong_arguments};
 use crate::{
     exit::{Exit, Failure, Result},
     messages::messages,
@@ -8,7 +8,6 @@ use crate::{
     repl::Chat,
     session::store::{self, Replace},
 };
-use std::ffi::OsStr;
 
 messages! {
     /// Done.
@@ -23,8 +22,6 @@ messages! {
     }
     /// Nothing may be written.
     ephemeral() { "--ephemeral writes nothing", "--ephemeral では何も書き込みません" }
-    /// The file has no name that can be used.
-    bad_path(path) { "cannot use the path {path}", "パス {path} は使えません" }
 }
 
 /// The row.
@@ -53,8 +50,7 @@ fn run(chat: &mut Chat, rest: &str) -> Result<Flow> {
         [] => {
             chat.autosave.own_file(chat.session.conversation()).ok_or_else(|| Failure::new(Exit::Usage, no_name()))?
         }
-        [name] => paths::expand(OsStr::new(name), None)
-            .map_err(|error| Failure::new(Exit::Usage, bad_path(name)).because(error))?,
+        [name] => path(name)?,
         _ => return Err(wrong_arguments(&SAVE)),
     };
     let replace = if set.is_empty() { Replace::Ours } else { Replace::Any };

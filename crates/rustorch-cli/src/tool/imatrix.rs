@@ -6,7 +6,7 @@
 
 use super::{
     Tool, convert,
-    perplexity::{self, MAX_TEXT_BYTES, Score, WINDOW},
+    perplexity::{self, Score},
 };
 use crate::{
     exit::{Exit, Failure, Result},
@@ -18,7 +18,6 @@ use crate::{
 };
 use checkpoint::ImportanceSums;
 use model::ObservedTensor;
-use text::EncodeOptions;
 
 crate::messages::messages! {
     /// The name says another format.
@@ -79,23 +78,12 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     if !target.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         return Err(Failure::new(Exit::Usage, imatrix_suffix(paths::display(&target))));
     }
-    if target.exists() && !values.has("force") {
-        let exists = convert::target_exists(paths::display(&target));
-        return Err(Failure::new(Exit::Usage, exists).hint(convert::target_exists_hint()));
-    }
-    let text = safe_write::read_text(&path, MAX_TEXT_BYTES).map_err(|error| {
-        Failure::new(Exit::Usage, perplexity::text_unreadable(paths::display(&path))).because(error)
-    })?;
-    let mut settings = layers.settings().clone();
-    settings.context.size = Some(settings.context.size.unwrap_or(WINDOW));
+    convert::refuse_existing(&target, values.has("force"))?;
+    let text = perplexity::read(&path)?;
+    let settings = perplexity::settings(layers);
     let checkpoint = loading::open(&settings)?;
     let (loaded, observed) = loading::load_observed(&checkpoint, &settings)?;
-    let tokens = loaded.tokenizer.encode(&text, EncodeOptions { bos_eos: false, special: false });
-    let bos = loaded.tokenizer.bos().filter(|_| loaded.tokenizer.adds_bos());
-    let windows = perplexity::cut(&tokens, loaded.context, bos);
-    if windows.is_empty() {
-        return Err(Failure::new(Exit::Usage, perplexity::text_short(paths::display(&path))));
-    }
+    let windows = perplexity::windows(&loaded, &text, &path)?;
     let bar =
         output::progress(settings.interface.show_progress, windows.len() as u64, "{msg} [{bar:24}] {pos}/{len} {eta}");
     bar.set_message(measuring(loading::model_name(&checkpoint)));

@@ -9,11 +9,11 @@ use crate::{
     exit::{Exit, Failure, Result},
     loading, output, paths, safe_write,
     settings::{
-        Layers,
+        Layers, Settings,
         arguments::{ARGUMENT, Argument, Values},
     },
 };
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path};
 use text::EncodeOptions;
 
 crate::messages::messages! {
@@ -26,10 +26,10 @@ crate::messages::messages! {
 }
 
 /// A text larger than this is refused.
-pub(super) const MAX_TEXT_BYTES: u64 = 1 << 30;
+const MAX_TEXT_BYTES: u64 = 1 << 30;
 
 /// Tokens of a window unless the settings say otherwise.
-pub(super) const WINDOW: usize = 512;
+const WINDOW: usize = 512;
 
 pub(super) const TOOL: Tool = Tool {
     name: "perplexity",
@@ -73,19 +73,11 @@ impl Score {
 
 fn run(layers: &Layers, values: &Values) -> Result<()> {
     let path = values.path("file")?.unwrap_or_default();
-    let text = safe_write::read_text(&path, MAX_TEXT_BYTES)
-        .map_err(|error| Failure::new(Exit::Usage, text_unreadable(paths::display(&path))).because(error))?;
-    let checkpoint = loading::open(layers.settings())?;
-    let mut settings = layers.settings().clone();
-    // The window decides which tokens are scored, so memory must not.
-    settings.context.size = Some(settings.context.size.unwrap_or(WINDOW));
+    let text = read(&path)?;
+    let settings = settings(layers);
+    let checkpoint = loading::open(&settings)?;
     let loaded = loading::load_from(&checkpoint, &settings, 1, &|| false)?;
-    let tokens = loaded.tokenizer.encode(&text, EncodeOptions { bos_eos: false, special: false });
-    let bos = loaded.tokenizer.bos().filter(|_| loaded.tokenizer.adds_bos());
-    let windows = cut(&tokens, loaded.context, bos);
-    if windows.is_empty() {
-        return Err(Failure::new(Exit::Usage, text_short(paths::display(&path))));
-    }
+    let windows = windows(&loaded, &text, &path)?;
     let mut score = Score::default();
     for (i, (window, from)) in windows.iter().enumerate() {
         score_window(&loaded, window, *from, *from, &mut score)?;
@@ -111,8 +103,33 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     output::answer_line(&format!("{perplexity:.4} ± {:.4}", perplexity * error))
 }
 
+/// The text in the file `path`.
+pub(super) fn read(path: &Path) -> Result<String> {
+    safe_write::read_text(path, MAX_TEXT_BYTES)
+        .map_err(|error| Failure::new(Exit::Usage, text_unreadable(paths::display(path))).because(error))
+}
+
+/// The settings, with a window of a length of its own.
+pub(super) fn settings(layers: &Layers) -> Settings {
+    let mut settings = layers.settings().clone();
+    // The window decides which tokens are scored, so memory must not.
+    settings.context.size = Some(settings.context.size.unwrap_or(WINDOW));
+    settings
+}
+
+/// The windows of the text in the file `path`, at least one, and for each the first row whose prediction is scored.
+pub(super) fn windows(loaded: &loading::Loaded, text: &str, path: &Path) -> Result<Vec<(Vec<u32>, usize)>> {
+    let tokens = loaded.tokenizer.encode(text, EncodeOptions { bos_eos: false, special: false });
+    let bos = loaded.tokenizer.bos().filter(|_| loaded.tokenizer.adds_bos());
+    let windows = cut(&tokens, loaded.context, bos);
+    match windows.is_empty() {
+        true => Err(Failure::new(Exit::Usage, text_short(paths::display(path)))),
+        false => Ok(windows),
+    }
+}
+
 /// Windows with, for each, the first row whose prediction is scored.
-pub(super) fn cut(tokens: &[u32], n_ctx: usize, bos: Option<u32>) -> Vec<(Vec<u32>, usize)> {
+fn cut(tokens: &[u32], n_ctx: usize, bos: Option<u32>) -> Vec<(Vec<u32>, usize)> {
     let lead = usize::from(bos.is_some());
     let begin = |part: &[u32]| bos.into_iter().chain(part.iter().copied()).collect::<Vec<u32>>();
     if tokens.len() + lead <= n_ctx {

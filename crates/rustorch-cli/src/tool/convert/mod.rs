@@ -178,6 +178,14 @@ fn find_mixture(name: &str) -> Result<&'static Mixture> {
     })
 }
 
+/// Refuses to replace a file, unless that was asked for.
+pub(super) fn refuse_existing(path: &Path, force: bool) -> Result<()> {
+    match path.exists() && !force {
+        true => Err(Failure::new(Exit::Usage, target_exists(paths::display(path))).hint(target_exists_hint())),
+        false => Ok(()),
+    }
+}
+
 /// One conversion.
 struct Task<'a> {
     checkpoint: &'a Checkpoint,
@@ -290,9 +298,7 @@ impl Task<'_> {
             if self.checkpoint.files().iter().any(same) {
                 return Err(Failure::new(Exit::Usage, target_is_source(shown)));
             }
-            if path.exists() && !self.force {
-                return Err(Failure::new(Exit::Usage, target_exists(shown)).hint(target_exists_hint()));
-            }
+            refuse_existing(path, self.force)?;
         }
         Ok(())
     }
