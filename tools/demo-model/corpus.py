@@ -20,7 +20,7 @@ LANGS = ("en", "ja")
 # How often an intent is asked, by the first letters of its name; slash commands have none of these prefixes.
 WEIGHTS = (("o_", 1.0), ("t_", 1.0), ("f_", 1.0), ("s_", 0.8), ("r_", 14.0), ("", 2.0))
 # How often each kind of question is taken where an intent has it.
-KINDS = {"do": 5.0, "ask": 3.0, "free": 9.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
+KINDS = {"do": 5.0, "ask": 3.0, "free": 14.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
 JA_FORMS = {"DICT": "dict", "TAI": "tai", "TE": "te", "POT": "pot", "POTMASU": "potmasu", "BA": "ba", "STEM": "stem"}
 JA_SPELLINGS = (("でき", "出来"), ("ください", "下さい"), ("わか", "分か"), ("分か", "わか"), ("方法", "ほうほう"), ("とき", "時"), ("一", "1"), ("もう", "もう "), ("教えて", "おしえて"), ("。", "! "))
 SYSTEM_PROMPTS = (

@@ -12,7 +12,7 @@ QUESTION, ANSWER = 1, 2
 # Dialogues about what the user said of himself are not joined: "you have not told me" must stay true.
 NOT_JOINED = {"memory"}
 # Tokens that a cut answer keeps; names of commands and options are among the first.
-CUT_ANSWER = 10
+CUT_ANSWER = 6
 
 
 def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, seed):

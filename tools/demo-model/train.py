@@ -28,7 +28,7 @@ def arguments():
     add("--steps", type=int, default=4600)
     add("--row-tokens", type=int, default=256)
     add("--rows", type=int, default=12, help="rows of a step")
-    add("--long-share", type=float, default=0.15, help="share of the steps, at the end, with rows four times as long and joined dialogues")
+    add("--long-share", type=float, default=0.15, help="share of the steps, at the end, of which every other has rows four times as long with joined dialogues")
     add("--learning-rate", type=float, default=2.5e-3)
     add("--muon-from", type=int, default=1500, help="step from which the matrices of the layers are updated by Muon instead of AdamW")
     add("--weight-decay", type=float, default=0.1)
@@ -192,8 +192,8 @@ def main():
     losses = []
     try:
         while step < ARGS.steps and not (ARGS.minutes and last - started > 60 * ARGS.minutes):
-            stage = int(step >= first_long)
-            inputs, targets, weights, mask = stages[stage].get(step - first_long if stage else step, ARGS.device)
+            stage = int(step >= first_long and (step - first_long) % 2 == 0)
+            inputs, targets, weights, mask = stages[stage].get((step - first_long) // 2 if stage else step, ARGS.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step)
             hidden = hidden_of(inputs, mask)
