@@ -59,7 +59,7 @@ impl Weight {
         self.resident
     }
 
-    /// Whether the device still reads the bytes given to [`Device::upload`] (so that they must not be dropped).
+    /// Whether the device still reads the bytes given to [`upload`](crate::Device::upload) (so that they must not be dropped).
     pub fn is_mapped(&self) -> bool {
         self.mapped
     }
