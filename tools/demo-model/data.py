@@ -91,7 +91,7 @@ def rows(corpus, tokenizer_path, row_tokens, joined_share, cut_share, chain_shar
     """uint16 [ids, kinds, documents][row][token] of the first `most` dialogues, from the cache if it was made of the same things."""
     tokenizer_bytes = tokenizer_path.read_bytes()
     digest = hashlib.sha256(corpus.read_bytes() + tokenizer_bytes)
-    digest.update(f"{row_tokens} {joined_share} {cut_share} {chain_share} {most} {seed}".encode())
+    digest.update(f"{row_tokens} {joined_share} {cut_share} {CUT_ANSWER} {chain_share} {most} {seed}".encode())
     path = cache / f"rows-{row_tokens}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         tokenizer = Tokenizer.from_file(str(tokenizer_path))
