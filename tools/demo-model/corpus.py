@@ -36,7 +36,7 @@ class Intent:
     def __init__(self, name, names):
         self.name, self.names = name, names
         self.lines = {}  # "do.en" -> [template]
-        self.fields = {}  # "opt", "set", "eg"
+        self.fields = {}  # "opt", "set", "eg", "see"
         self.row = None  # of docs/en/settings.md
 
     def get(self, key):
@@ -128,7 +128,7 @@ def read_intents(present_formats):
                     intent.lines.setdefault(f"say.{condition[3]}", []).append(value)
             elif re.fullmatch(r"(do|ask|noun|say|undo)\.(en|ja)", key):
                 intent.lines.setdefault(key, []).append(value)
-            elif key in ("opt", "set", "eg"):
+            elif key in ("opt", "set", "eg", "see"):
                 intent.fields[key] = value
             else:
                 raise TemplateError(f"{file}:{number}: what is {key!r}?")
@@ -256,7 +256,12 @@ class Corpus:
         says = intent.get(f"say.{lang}")
         text = says[0]
         names = [FORMAT_NAMES[name] for name in FORMAT_NAMES if name in self.formats]
-        return text.replace("{formats}", in_words(names, lang)).replace("{families}", in_words(self.families, lang))
+        text = text.replace("{formats}", in_words(names, lang)).replace("{families}", in_words(self.families, lang))
+        if "see" in intent.fields:
+            see = intent.fields["see"].split(", ")
+            end = "" if text.endswith((".", "。")) else "." if lang == "en" else "。"
+            text += end + (f" See also {' and '.join(see)}." if lang == "en" else f"{' と '.join(see)} も参照。")
+        return text
 
     @staticmethod
     def detail(intent, kind, lang):

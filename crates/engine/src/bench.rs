@@ -111,7 +111,7 @@ impl Bench<'_> {
                     (sequence, position) = (sequence + 1, from);
                 }
             }
-            self.model.forward(&self.pass.batch, self.stop)?;
+            self.model.forward(&self.pass.batch, &|_| (self.stop)())?;
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Bench<'_> {
             tokens.extend((position..position + n).map(|at| self.token(sequence, at)));
             self.pass.add(&tokens, position, (list, *slot), n_logits);
         }
-        self.model.forward(&self.pass.batch, self.stop)?;
+        self.model.forward(&self.pass.batch, &|_| (self.stop)())?;
         Ok(())
     }
 

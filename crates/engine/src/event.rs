@@ -15,8 +15,8 @@ use std::{
 /// One thing that happened to a request. `Done` and `Error` are the last one.
 #[derive(Debug)]
 pub enum Event {
-    /// The prompt is being computed: sent when work begins (`done == cached`) and after each chunk. A reader that is
-    /// behind may miss some.
+    /// The prompt is being computed: sent when work begins (`done == cached`), after each chunk, and as large
+    /// chunks advance. A reader that is behind may miss some.
     Prefill {
         /// Tokens of the prompt that are computed, cached ones included.
         done: usize,

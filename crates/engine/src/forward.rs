@@ -16,10 +16,10 @@ pub trait Forward: Send {
     /// Computes all rows of `batch`, writes their K and V to the cache, and returns the logits of the rows named in
     /// `batch.logits`, `[batch.logits.len(), n_vocab]`.
     ///
-    /// `stop` is to be asked often, at least once in a layer. When it says so the pass ends with
-    /// [`Error::Interrupted`](crate::Error::Interrupted); what it wrote to the cache by then does not matter. (States that it
-    /// only reads stay as they were.)
-    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]>;
+    /// `stop` is to be asked often, at least once in a layer, and told the share of the pass that is computed, 0 to 1. When it
+    /// says so the pass ends with [`Error::Interrupted`](crate::Error::Interrupted); what it wrote to the cache by then does
+    /// not matter. (States that it only reads stay as they were.)
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn(f32) -> bool) -> Result<&[f32]>;
 
     /// Copies the keys and values of all positions of one block of the cache to another.
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;

@@ -45,7 +45,7 @@ impl Forward for Loaded {
         self.info.clone()
     }
 
-    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn(f32) -> bool) -> Result<&[f32]> {
         let cache = self.cache.as_mut().ok_or_else(|| Error::Model("there is no KV cache".into()))?;
         self.decoder.forward_until(batch, cache, stop).map_err(failed)
     }

@@ -165,6 +165,13 @@ impl Sequence {
         had
     }
 
+    /// Of the rows that the pass under way has of it, so many are computed.
+    pub(crate) fn within_pass(&self, n_rows: usize) {
+        if let Task::Generate(generation) = &self.task {
+            generation.progress(self.n_computed + n_rows);
+        }
+    }
+
     /// Whether nobody wants its result any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         match &self.task {
@@ -193,7 +200,7 @@ impl Outbox {
     }
 
     /// Sends if there is room now: for events that may be missed.
-    fn offer(&mut self, event: Event) {
+    fn offer(&self, event: Event) {
         if self.queue.is_empty() {
             let _ = self.events.try_send(event);
         }
@@ -339,7 +346,7 @@ impl Generation {
     }
 
     /// A part of the prompt is computed.
-    pub(crate) fn progress(&mut self, n_computed: usize) {
+    pub(crate) fn progress(&self, n_computed: usize) {
         if self.prefilled.is_none() {
             let (total, cached) = (self.n_prompt, self.n_cached.unwrap_or(0));
             self.outbox.offer(Event::Prefill { done: n_computed.min(total), total, cached });

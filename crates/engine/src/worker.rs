@@ -15,6 +15,7 @@ use compute::Precision;
 use model::AdapterInfo;
 use std::{
     any::Any,
+    cell::Cell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -46,6 +47,8 @@ pub(crate) enum Command {
 /// Where an answer goes.
 type Reply<T> = SyncSender<Result<T>>;
 
+/// Rows of a pass after which its progress is told.
+const PROGRESS_ROWS: usize = 64;
 /// Bytes of one block of rows that `logits` hands out.
 const SCORE_BYTES: usize = 16 << 20;
 
@@ -367,9 +370,20 @@ impl Worker {
         let (batch, members) = (&pass.batch, running.iter().zip(&pass.rows).filter(|(_, rows)| **rows > 0));
         // A pass with several sequences goes on for those that still want it.
         let stop = || stopping.load(Ordering::SeqCst) || members.clone().all(|(sequence, _)| sequence.is_cancelled());
+        let told = Cell::new(0);
+        let advanced = |share: f32| {
+            let done = (share * batch.tokens.len() as f32).round() as usize;
+            if done >= told.get() + PROGRESS_ROWS {
+                told.set(done);
+                members
+                    .clone()
+                    .for_each(|(sequence, &rows)| sequence.within_pass((share * rows as f32).round() as usize));
+            }
+            stop()
+        };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let model = model;
-            model.forward(batch, &stop)
+            model.forward(batch, &advanced)
         }));
         let logits = match outcome {
             Ok(Ok(logits)) if logits.len() == pass.batch.logits.len() * info.n_vocab => logits,

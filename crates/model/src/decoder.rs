@@ -161,14 +161,14 @@ impl Decoder {
     ///
     /// Errors: a batch that contradicts itself, tokens outside the vocabulary, positions outside their blocks.
     pub fn forward(&mut self, batch: &Batch, cache: &mut KvCache) -> Result<&[f32]> {
-        self.forward_until(batch, cache, &|| false)
+        self.forward_until(batch, cache, &|_| false)
     }
 
-    /// [`Decoder::forward`] that can be broken off: `stop` is asked twice in every layer. After that the cache holds any
-    /// values at the positions of the batch and in the slots that it writes, and what it held before in all others.
+    /// [`Decoder::forward`] that can be broken off: `stop` is asked twice in every layer and told the share of the
+    /// batch that is computed, 0 to 1. After that the cache holds any values at the positions of the batch and in the slots that it writes, and what it held before in all others.
     ///
     /// Errors: those of `forward`; [`Error::Interrupted`] when `stop` said so.
-    pub fn forward_until(&mut self, batch: &Batch, cache: &mut KvCache, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
+    pub fn forward_until(&mut self, batch: &Batch, cache: &mut KvCache, stop: &dyn Fn(f32) -> bool) -> Result<&[f32]> {
         batch.check()?;
         let n_rows = batch.tokens.len();
         let n_vocab = self.model.hyper.n_vocab;
@@ -185,7 +185,8 @@ impl Decoder {
             let (here, later) = wanted.split_at(wanted.partition_point(|&row| (row as usize) < end));
             wanted = later;
             let part = Part { rows: start..end, is_wanted: !here.is_empty() };
-            self.model.chunk(tokens, &batch.rows, part, &mut self.scratch, cache, stop)?;
+            let share = |share: f32| stop((start as f32 + share * (end - start) as f32) / n_rows as f32);
+            self.model.chunk(tokens, &batch.rows, part, &mut self.scratch, cache, &share)?;
             for some in here.chunks(self.scratch.n_logit_rows) {
                 self.model.logits(some, start, done, &mut self.scratch)?;
                 done += some.len() * n_vocab;

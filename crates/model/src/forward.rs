@@ -52,7 +52,7 @@ impl Model {
         part: Part,
         scratch: &mut Scratch,
         cache: &mut KvCache,
-        stop: &dyn Fn() -> bool,
+        stop: &dyn Fn(f32) -> bool,
     ) -> Result<()> {
         let Scratch { x, y, spare, q, attention, chunk, narrow, inputs, projected, streams, predicted, known, .. } =
             scratch;
@@ -62,7 +62,8 @@ impl Model {
             cut(all_rows, part.rows.start, part.rows.end, chunk);
             &*chunk
         };
-        let go_on = || if stop() { Err(Error::Interrupted) } else { Ok(()) };
+        let n_halves = 2 * self.hyper.layers.len();
+        let go_on = |half: usize| if stop(half as f32 / n_halves as f32) { Err(Error::Interrupted) } else { Ok(()) };
         self.embed(tokens, rows, x, y, narrow)?;
         let n_rows = rows.len();
         self.layer_inputs(tokens, x, known, projected, inputs)?;
@@ -71,7 +72,7 @@ impl Model {
         }
         let last_kept = self.hyper.last_kept();
         for (layer, (params, block)) in self.hyper.layers.iter().zip(&self.weights.blocks).enumerate() {
-            go_on()?;
+            go_on(2 * layer)?;
             let is_wanted = part.is_wanted || layer < last_kept;
             let place = Place { rows, params, block, layer, is_wanted };
             if let Some(own) = &block.streams {
@@ -92,7 +93,7 @@ impl Model {
                 let epilogue = self.epilogue(block.attn_post_norm.as_ref(), x);
                 self.device.linear(mixed, n_rows, block.attn_sub_norm.as_ref(), &block.o, epilogue, y)?;
             }
-            go_on()?;
+            go_on(2 * layer + 1)?;
             if self.hyper.parallel {
                 self.feed_forward(block, n_rows, x, y, spare, None)?;
                 std::mem::swap(x, spare);

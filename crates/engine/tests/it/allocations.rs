@@ -83,7 +83,7 @@ impl Forward for Tape {
         }
     }
 
-    fn forward(&mut self, batch: &Batch, _stop: &dyn Fn() -> bool) -> Result<&[f32]> {
+    fn forward(&mut self, batch: &Batch, _stop: &dyn Fn(f32) -> bool) -> Result<&[f32]> {
         let n_said = (batch.rows.positions[0] as usize + 1).saturating_sub(N_PROMPT);
         while self.n_read.load(Ordering::SeqCst) < n_said {
             std::thread::yield_now();

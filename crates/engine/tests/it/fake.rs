@@ -86,7 +86,7 @@ impl Forward for Fake {
         }
     }
 
-    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn(f32) -> bool) -> Result<&[f32]> {
         if let Some(gate) = &self.gate {
             let _ = gate.recv();
         }
@@ -113,7 +113,7 @@ impl Forward for Fake {
             let slot = |position: usize| sequence.blocks[position / KV_BLOCK] as usize * KV_BLOCK + position % KV_BLOCK;
             for row in sequence.rows.clone() {
                 let position = batch.rows.positions[row] as usize;
-                if self.breaks_off && stop() {
+                if stop(row as f32 / batch.tokens.len() as f32) && self.breaks_off {
                     return Err(Error::Interrupted);
                 }
                 self.cache[slot(position)] = Some(batch.tokens[row]);

@@ -34,6 +34,10 @@ fn progress_comes_chunk_by_chunk() {
     assert_eq!(outcome.progress, [0, 16, 32, 40]);
     let outcome = drain(engine.generate(greedy(prompt(1, 60), 1)));
     assert_eq!(outcome.progress, [40, 56, 60]);
+    let limits = Limits { context: 512, prefill_chunk: 300, max_sequences: 1 };
+    let engine = Setup { limits, max_rows: 512, ..Setup::default() }.start(|prefix| Answer::Token(mixed(prefix))).0;
+    let outcome = drain(engine.generate(greedy(prompt(1, 350), 1)));
+    assert_eq!(outcome.progress, [0, 64, 128, 192, 256, 300, 350], "large chunks tell how far they are");
 }
 
 #[test]

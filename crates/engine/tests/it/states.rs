@@ -93,7 +93,7 @@ impl Forward for Real {
         }
     }
 
-    fn forward(&mut self, batch: &Batch, stop: &dyn Fn() -> bool) -> Result<&[f32]> {
+    fn forward(&mut self, batch: &Batch, stop: &dyn Fn(f32) -> bool) -> Result<&[f32]> {
         self.decoder.forward_until(batch, &mut self.cache, stop).map_err(failed)
     }
 

@@ -152,7 +152,7 @@ fn a_pass_can_be_broken_off() {
         let mut n_asked = 0usize;
         let got = loop {
             let left = std::cell::Cell::new(n_asked);
-            let stop = || left.replace(left.get().saturating_sub(1)) == 0;
+            let stop = |_: f32| left.replace(left.get().saturating_sub(1)) == 0;
             match decoder.forward_until(&rest, &mut cache, &stop) {
                 Ok(logits) => break logits.to_vec(),
                 Err(error) => assert!(matches!(error, model::Error::Interrupted), "{name}: {error}"),

@@ -213,7 +213,7 @@ pub(crate) const SETTINGS: &[Row] = &[
         short: None,
         value: "N",
         kind: Kind::Count(|s| &mut s.backend.prefill_chunk, 1..=65536),
-        default: "128",
+        default: "512",
         group: Group::Backend,
         daily: false,
         en: "prompt tokens computed in one pass",
