@@ -49,6 +49,7 @@ type Reply<T> = SyncSender<Result<T>>;
 
 /// Rows of a pass after which its progress is told.
 const PROGRESS_ROWS: usize = 64;
+
 /// Bytes of one block of rows that `logits` hands out.
 const SCORE_BYTES: usize = 16 << 20;
 

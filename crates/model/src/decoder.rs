@@ -164,8 +164,9 @@ impl Decoder {
         self.forward_until(batch, cache, &|_| false)
     }
 
-    /// [`Decoder::forward`] that can be broken off: `stop` is asked twice in every layer and told the share of the
-    /// batch that is computed, 0 to 1. After that the cache holds any values at the positions of the batch and in the slots that it writes, and what it held before in all others.
+    /// [`Decoder::forward`] that can be broken off: `stop` is asked twice in every layer and told the share of the batch that is
+    /// computed, 0 to 1. After that the cache holds any values at the positions of the batch and in the slots that it
+    /// writes, and what it held before in all others.
     ///
     /// Errors: those of `forward`; [`Error::Interrupted`] when `stop` said so.
     pub fn forward_until(&mut self, batch: &Batch, cache: &mut KvCache, stop: &dyn Fn(f32) -> bool) -> Result<&[f32]> {
