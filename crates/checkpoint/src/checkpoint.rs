@@ -23,11 +23,14 @@ use tensor::{DType, HostTensor, Shape, SharedBytes};
 pub struct OpenOptions {
     /// Map files into memory (the default) rather than read tensors into memory of our own.
     pub mmap: bool,
+    /// Which format to open of a directory that holds several; the name is one of [`crate::format_names`]. `None`: the
+    /// first in the order safetensors (and MLX), PyTorch, GGUF, ONNX. Has no effect on files.
+    pub format: Option<&'static str>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { mmap: true }
+        Self { mmap: true, format: None }
     }
 }
 
@@ -91,6 +94,8 @@ pub(crate) struct Contents {
     /// Files beside the weights that belong to the model, by name.
     pub(crate) sidecars: Vec<(String, ModelFile)>,
     pub(crate) notes: Vec<String>,
+    /// Formats that the directory holds besides.
+    pub(crate) other_formats: Vec<&'static str>,
     /// The format's name where it is more special than that of the files it is kept in.
     pub(crate) kind: Option<&'static str>,
 }
@@ -98,7 +103,15 @@ pub(crate) struct Contents {
 impl Contents {
     /// Of a format that keeps everything in its parts.
     pub(crate) fn new(parts: Vec<ModelFile>, metadata: Metadata, tensors: Vec<TensorInfo>) -> Self {
-        Self { parts, metadata, tensors, sidecars: Vec::new(), notes: Vec::new(), kind: None }
+        Self {
+            parts,
+            metadata,
+            tensors,
+            sidecars: Vec::new(),
+            notes: Vec::new(),
+            other_formats: Vec::new(),
+            kind: None,
+        }
     }
 }
 
@@ -113,6 +126,7 @@ pub struct Checkpoint {
     index: HashMap<String, usize>,
     sidecars: Vec<(String, ModelFile)>,
     notes: Vec<String>,
+    other_formats: Vec<&'static str>,
 }
 
 impl Checkpoint {
@@ -141,7 +155,7 @@ impl Checkpoint {
     }
 
     fn of(path: &Path, (format, contents): (&'static str, Contents)) -> Result<Self> {
-        let Contents { parts, metadata, tensors, sidecars, notes, kind } = contents;
+        let Contents { parts, metadata, tensors, sidecars, notes, other_formats, kind } = contents;
         let format = kind.unwrap_or(format);
         let mut index = HashMap::with_capacity(tensors.len());
         for (i, tensor) in tensors.iter().enumerate() {
@@ -156,7 +170,8 @@ impl Checkpoint {
         }
         let on_disk = parts.iter().filter(|part| part.is_on_disk());
         let files = on_disk.map(|part| part.path().to_owned()).collect();
-        Ok(Self { format, path: path.to_owned(), parts, files, metadata, tensors, index, sidecars, notes })
+        let path = path.to_owned();
+        Ok(Self { format, path, parts, files, metadata, tensors, index, sidecars, notes, other_formats })
     }
 
     /// The format's name, e.g. `gguf`.
@@ -202,6 +217,11 @@ impl Checkpoint {
     /// What the reader noticed and a user should know: which of several formats was chosen, what is ignored. In English.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The formats that the directory holds besides the one that was opened; [`OpenOptions::format`] chooses.
+    pub fn other_formats(&self) -> &[&'static str] {
+        &self.other_formats
     }
 
     /// The tensors in file order. A vocabulary-only file has none.

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout();
     for _ in 0..rounds {
         let begin = Instant::now();
-        let checkpoint = Checkpoint::open(Path::new(&path), &OpenOptions { mmap: true })?;
+        let checkpoint = Checkpoint::open(Path::new(&path), &OpenOptions { mmap: true, ..OpenOptions::default() })?;
         let opened = begin.elapsed().as_secs_f64();
         let device = Arc::new(CpuDevice::new(CpuOptions { threads, ..CpuOptions::default() })?);
         let options = LoadOptions { context_length: Some(512), ..LoadOptions::default() };

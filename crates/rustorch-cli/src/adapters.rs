@@ -60,10 +60,11 @@ impl Named {
     /// # Errors
     /// No such file, or none that can be read.
     pub(crate) fn open(&self, mmap: bool) -> Result<Adapter> {
-        let checkpoint = Checkpoint::open_adapter(&self.path, &OpenOptions { mmap }).map_err(|error| {
-            let exit = if matches!(error, checkpoint::Error::Memory { .. }) { Exit::Memory } else { Exit::Model };
-            self.failed(exit, &error)
-        })?;
+        let checkpoint = Checkpoint::open_adapter(&self.path, &OpenOptions { mmap, ..OpenOptions::default() })
+            .map_err(|error| {
+                let exit = if matches!(error, checkpoint::Error::Memory { .. }) { Exit::Memory } else { Exit::Model };
+                self.failed(exit, &error)
+            })?;
         Ok(Adapter { named: self.clone(), checkpoint })
     }
 

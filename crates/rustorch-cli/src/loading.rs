@@ -51,11 +51,16 @@ crate::messages::messages! {
     }
     /// `model.format` says otherwise.
     wrong_format(path, found, wanted) {
-        "{path} is a {found} file, but model.format is `{wanted}`",
+        "{path} is a {found} model, but model.format is `{wanted}`",
         "{path} は {found} 形式ですが、model.format は `{wanted}` です"
     }
     /// What to do about it.
-    wrong_format_hint() { "set model.format to \"auto\" or name another file", "model.format を \"auto\" にするか、別のファイルを指定してください" }
+    wrong_format_hint() { "set model.format to \"auto\", or name another model", "model.format を \"auto\" にするか、別のモデルを指定してください" }
+    /// A directory with several formats, when none was asked for.
+    several_formats(path, used, others) {
+        "{path} also holds the model as {others}: {used} is used (`--model-format` chooses)",
+        "{path} には {others} 形式のモデルもあります。{used} を使います(`--model-format` で選べます)"
+    }
     /// The progress bar's words.
     loading(name) { "loading {name}", "{name} を読み込み中" }
     /// A template that does not exist.
@@ -189,19 +194,31 @@ pub(crate) fn open(settings: &Settings) -> Result<Checkpoint> {
     let path = listed.as_ref().unwrap_or(path);
     learn_family(settings)?;
     let checkpoint = open_path(path, settings)?;
-    let (found, wanted) = (checkpoint.format(), settings.model.format);
-    if wanted != "auto" && wanted != found {
-        let shown = paths::display(path);
-        return Err(Failure::new(Exit::Model, wrong_format(shown, found, wanted)).hint(wrong_format_hint()));
-    }
+    say_choice(&checkpoint, settings);
     Ok(checkpoint)
 }
 
 /// Opens the model at `path`, or the one in the program if that is its name.
 pub(crate) fn open_path(path: &Path, settings: &Settings) -> Result<Checkpoint> {
-    let opened =
-        if demo::is(path) { demo::open() } else { Checkpoint::open(path, &OpenOptions { mmap: settings.model.mmap }) };
-    opened.map_err(|error| checkpoint_failure(path, &error))
+    let format = checkpoint::format_names().find(|name| *name == settings.model.format);
+    let options = OpenOptions { mmap: settings.model.mmap, format };
+    let opened = if demo::is(path) { demo::open() } else { Checkpoint::open(path, &options) };
+    let checkpoint = opened.map_err(|error| checkpoint_failure(path, &error))?;
+    match format.filter(|wanted| *wanted != checkpoint.format()) {
+        Some(wanted) => {
+            let error = wrong_format(paths::display(path), checkpoint.format(), wanted);
+            Err(Failure::new(Exit::Model, error).hint(wrong_format_hint()))
+        }
+        None => Ok(checkpoint),
+    }
+}
+
+/// Says which format of a directory that holds several is used, unless the user chose.
+pub(crate) fn say_choice(checkpoint: &Checkpoint, settings: &Settings) {
+    if settings.model.format == "auto" && !checkpoint.other_formats().is_empty() {
+        let path = paths::display(checkpoint.path());
+        output::note(&several_formats(path, checkpoint.format(), checkpoint.other_formats().join(", ")));
+    }
 }
 
 /// Loads everything. `interrupted` is asked often; once true, loading ends with [`Exit::Interrupted`].

@@ -153,10 +153,12 @@ fn formats(tables: &Tables, language: Language) -> String {
     let mut p = Paper::new(language, "Models that are read", "読み込めるモデル");
     p.paragraph(
         "A model needs a file format, a family, tensor types and a tokenizer that the program knows; what it does not know it \
-         refuses by name. The format is told by the content of the file, not by its name. What is compared with other software \
-         is in the [support matrix](models.md).",
+         refuses by name. The format is told by the content of the file, not by its name. Of a folder that holds several \
+         formats the first of safetensors (and MLX), PyTorch, GGUF and ONNX is opened, which the program says, and \
+         `--model-format` chooses. What is compared with other software is in the [support matrix](models.md).",
         "モデルは、ファイル形式・系列・テンソル型・トークナイザーのすべてにプログラムが対応している必要があり、未対応のものは\
-         名前を挙げて拒否します。形式はファイル名ではなく内容で判定します。他のソフトウェアと比較済みの範囲は[対応表](models.md)に\
+         名前を挙げて拒否します。形式はファイル名ではなく内容で判定します。複数の形式があるフォルダでは safetensors(MLX を含む)、PyTorch、GGUF、ONNX の\
+         順で最初のものを開き、その旨を表示します。`--model-format` で選べます。他のソフトウェアと比較済みの範囲は[対応表](models.md)に\
          あります。",
     );
     p.heading(language.pick("Families", "系列"));

@@ -4,7 +4,7 @@
 //! is ggml's `docs/gguf.md`; dimensions are stored fastest first and are turned round here and nowhere else.
 
 use super::{
-    Format,
+    Directory, Format,
     gguf_scan::{Fault, Scan, Scanned, bad},
     gguf_split,
 };
@@ -55,6 +55,20 @@ impl Format for Gguf {
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
         let part = Part::read(file)?;
         gguf_split::assemble(part, options)
+    }
+
+    fn is_in(&self, directory: &Directory<'_>, _is_wanted: bool) -> bool {
+        !gguf_split::models(directory.names).is_empty()
+    }
+
+    fn open_in(&self, directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents> {
+        match gguf_split::models(directory.names).as_slice() {
+            [one] => self.open(ModelFile::open(&directory.path.join(one), options.mmap)?, options),
+            several => {
+                let list: Vec<String> = several.iter().take(20).map(quoted).collect();
+                directory.fail(format!("several models, {}: name the one to open", list.join(", ")))
+            }
+        }
     }
 }
 

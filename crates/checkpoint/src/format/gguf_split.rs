@@ -52,6 +52,21 @@ pub(super) fn assemble(part: Part, options: &OpenOptions) -> Result<Contents> {
     }
 }
 
+/// Those of `names` that are GGUF models: of a split one, the first part that is there. What projects images into a model
+/// (llama.cpp calls it `mmproj-…`) is none.
+pub(super) fn models(names: &[String]) -> Vec<&str> {
+    let mut seen = None;
+    let mut models = Vec::new();
+    for name in names.iter().filter(|name| name.ends_with(".gguf") && !name.starts_with("mmproj")) {
+        let split = parse_name(name).map(|(prefix, _, count)| (prefix, count));
+        if split.is_none() || split != seen {
+            models.push(name.as_str());
+        }
+        seen = split;
+    }
+    models
+}
+
 /// Files, tensors and the first part's metadata.
 fn join(parts: Vec<Part>) -> Result<Contents> {
     let mut files = Vec::new();

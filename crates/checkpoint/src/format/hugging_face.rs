@@ -5,7 +5,7 @@
 //! cache; shards must have plain file names, so that an index cannot reach outside its directory. `config.json` and its
 //! like become metadata under `config.…`; tokenizers and templates are handed out as they are.
 
-use super::{mlx, names_in, pytorch, pytorch_meta, quantized, safetensors};
+use super::{Directory, mlx, names_in, pytorch, quantized, safetensors};
 use crate::{
     Error, Metadata, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
@@ -33,7 +33,7 @@ pub(super) struct Weights {
     suffixes: &'static [&'static str],
     /// Files with such an ending that a training run leaves behind, and that hold no weights.
     others: &'static [&'static str],
-    /// Endings of other weights that a file of an unusual name gives way to.
+    /// Endings of other weights that a file of an unusual name gives way to, unless this format is wanted.
     unless: &'static [&'static str],
     read: fn(ModelFile) -> Result<Part>,
 }
@@ -54,7 +54,7 @@ pub(super) static PYTORCH: Weights = Weights {
     index: "pytorch_model.bin.index.json",
     suffixes: &[".bin", ".pt", ".pth"],
     others: &["optimizer.pt", "optimizer.bin", "rng_state", "scaler.pt", "scheduler.pt", "training_args.bin"],
-    unless: &[".gguf", ".onnx"],
+    unless: &[".safetensors", ".gguf", ".onnx"],
     read: pytorch::read,
 };
 
@@ -116,26 +116,9 @@ const SIDECAR_SUFFIX: &str = ".tiktoken";
 const TEMPLATE_FOLDERS: &[&str] = &["additional_chat_templates", "chat_templates"];
 const TEMPLATE_SUFFIX: &str = ".jinja";
 
-/// Endings of weights in other formats, for the remark that they were not chosen.
-const OTHER_WEIGHTS: &[&str] = &[".gguf", ".bin", ".pt", ".pth", ".onnx", ".h5", ".msgpack"];
-
-/// Opens the directory `path`, which holds `names`: the first kind of weights that it has. `None`: it has none.
-pub(super) fn open_directory(
-    path: &Path,
-    names: &[String],
-    options: &OpenOptions,
-) -> Result<Option<(&'static str, Contents)>> {
-    if let Some(contents) = SAFETENSORS.open_directory(path, names, options)? {
-        return Ok(Some((SAFETENSORS.format, contents)));
-    }
-    let usual = [PYTORCH.whole, PYTORCH.index];
-    let is_usual = names.iter().any(|name| usual.contains(&name.as_str()));
-    let parts = if is_usual { None } else { pytorch_meta::open(path, names, options)? };
-    let contents = match parts {
-        Some(contents) => Some(contents),
-        None => PYTORCH.open_directory(path, names, options)?,
-    };
-    Ok(contents.map(|contents| (PYTORCH.format, contents)))
+/// Whether `name` is that of the weights of an adapter.
+pub(super) fn is_adapter(name: &str) -> bool {
+    ADAPTER_WEIGHTS.contains(&name)
 }
 
 /// The weights of the adapter in the directory `path`. Error: it has none.
@@ -162,39 +145,43 @@ pub(super) fn directory_of(path: &Path) -> PathBuf {
 }
 
 impl Weights {
-    fn open_directory(&self, path: &Path, names: &[String], options: &OpenOptions) -> Result<Option<Contents>> {
-        let has = |name: &str| names.iter().any(|n| n == name);
-        let fail = |detail: String| Err(Error::Directory { path: path.to_owned(), detail });
-        let parts = match self.names(names).as_slice() {
-            _ if has(self.whole) => vec![self.open(&path.join(self.whole), options)?],
-            _ if has(self.index) => self.read_shards(path, options)?,
-            [] => return Ok(None),
-            [one] if !has(CONFIG) && ADAPTER_WEIGHTS.contains(one) => {
-                return fail("it holds an adapter, which is added to a model, and no model".to_owned());
-            }
-            _ if names.iter().any(|name| self.unless.iter().any(|suffix| name.ends_with(suffix))) => return Ok(None),
+    /// Whether `directory` holds such weights under their usual name.
+    pub(super) fn are_usual_in(&self, directory: &Directory<'_>) -> bool {
+        directory.has(self.whole) || directory.has(self.index)
+    }
+
+    /// Whether `directory` seems to hold such weights.
+    pub(super) fn are_in(&self, directory: &Directory<'_>, is_wanted: bool) -> bool {
+        let gives_way = || directory.names.iter().any(|name| self.unless.iter().any(|suffix| name.ends_with(suffix)));
+        self.are_usual_in(directory) || !self.names(directory.names).is_empty() && (is_wanted || !gives_way())
+    }
+
+    /// Opens the model in `directory`, where such weights are.
+    pub(super) fn open_in(&self, directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents> {
+        let path = directory.path;
+        let parts = match self.names(directory.names).as_slice() {
+            _ if directory.has(self.whole) => vec![self.open(&path.join(self.whole), options)?],
+            _ if directory.has(self.index) => self.read_shards(path, options)?,
             [one] => vec![self.open(&path.join(one), options)?],
-            [first, .., last] => {
-                let detail = format!(
-                    "several files of weights, {} to {}, and no {}: name the one to open",
-                    quoted(first),
-                    quoted(last),
-                    self.index
-                );
-                return fail(detail);
+            several => {
+                let ends = several.first().zip(several.last());
+                let list = ends.map(|(first, last)| format!(", {} to {}", quoted(first), quoted(last)));
+                let list = list.unwrap_or_default();
+                return directory
+                    .fail(format!("several files of weights{list}, and no {}: name the one to open", self.index));
             }
         };
-        if !has(CONFIG) {
-            return fail(format!("it has weights and no {CONFIG}, which says what model they are"));
+        if !directory.has(CONFIG) {
+            return directory.fail(format!("it has weights and no {CONFIG}, which says what model they are"));
         }
-        self.assemble(path, names, parts, options).map(Some)
+        self.assemble(path, directory.names, parts, options)
     }
 
     /// Those of `names` that are weights of this kind.
     fn names<'n>(&self, names: &'n [String]) -> Vec<&'n str> {
         let ours = |name: &&str| {
             let ends = self.suffixes.iter().any(|suffix| name.ends_with(suffix));
-            ends && !self.others.iter().any(|other| name.starts_with(other))
+            ends && !is_adapter(name) && !self.others.iter().any(|other| name.starts_with(other))
         };
         names.iter().map(String::as_str).filter(ours).collect()
     }
@@ -256,13 +243,6 @@ impl Weights {
                 return Err(Error::Split { path: part.file.path().to_owned(), problem });
             }
             files.push(part.file);
-        }
-        let is_other = |name: &&String| {
-            let ours = self.suffixes.iter().any(|suffix| name.ends_with(suffix));
-            !ours && OTHER_WEIGHTS.iter().any(|suffix| name.ends_with(suffix))
-        };
-        if let Some(other) = names.iter().find(is_other) {
-            notes.push(format!("the directory also holds {}; the {} weights are used", quoted(other), self.format));
         }
         let kind = mlx::is(&metadata).then_some(mlx::NAME);
         if kind.is_some() {

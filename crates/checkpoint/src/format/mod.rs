@@ -33,10 +33,35 @@ pub(crate) trait Format: Sync {
     fn sniff(&self, head: &[u8]) -> bool;
     /// Reads the head of `file` (and opens its other parts).
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents>;
+    /// Whether `directory` seems to hold a model of this format, by the names in it. `is_wanted`: nothing else will do, so
+    /// that names count which other formats have as well.
+    fn is_in(&self, directory: &Directory<'_>, is_wanted: bool) -> bool;
+    /// Opens the model of this format in `directory`.
+    fn open_in(&self, directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents>;
+}
+
+/// A directory with a model.
+pub(crate) struct Directory<'a> {
+    path: &'a Path,
+    /// What it holds, sorted.
+    names: &'a [String],
+}
+
+impl Directory<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|n| n == name)
+    }
+
+    fn fail<T>(&self, detail: String) -> Result<T> {
+        Err(Error::Directory { path: self.path.to_owned(), detail })
+    }
 }
 
 /// The formats, in the order they are tried. MLX's directories are safetensors with a convention of their own.
 static FORMATS: &[&dyn Format] = &[&gguf::Gguf, &pytorch::PyTorch, &safetensors::SafeTensors, &onnx::Onnx];
+
+/// The same in the order in which a directory that holds several is searched.
+static IN_DIRECTORIES: &[&dyn Format] = &[&safetensors::SafeTensors, &pytorch::PyTorch, &gguf::Gguf, &onnx::Onnx];
 
 /// The names of the formats that can be opened.
 pub fn format_names() -> impl Iterator<Item = &'static str> {
@@ -50,14 +75,7 @@ const SNIFF_BYTES: u64 = 64;
 pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, Contents)> {
     let file = match ModelFile::open(path, options.mmap) {
         Err(Error::NotRegular { .. }) if path.is_dir() => {
-            let names = names_in(path)?;
-            if let Some(opened) = hugging_face::open_directory(path, &names, options)? {
-                return Ok(opened);
-            }
-            return match onnx::open_directory(path, &names, options)? {
-                Some(contents) => Ok((onnx::NAME, contents)),
-                None => Err(directory_error(path, &names)),
-            };
+            return open_directory(&Directory { path, names: &names_in(path)? }, options);
         }
         other => other?,
     };
@@ -67,6 +85,28 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<(&'static str, 
         Some(format) => Ok((format.name(), format.open(file, options)?)),
         None => Err(refusal(path, head, file.len())),
     }
+}
+
+/// Opens the model in `directory`, in the wanted format or the first that is there.
+fn open_directory(directory: &Directory<'_>, options: &OpenOptions) -> Result<(&'static str, Contents)> {
+    // MLX's models are kept as safetensors; whether it is one is seen when it is open.
+    let wanted = options.format.map(|name| if name == mlx::NAME { safetensors::NAME } else { name });
+    let is_held = |format: &&&dyn Format| format.is_in(directory, wanted == Some(format.name()));
+    let held: Vec<&dyn Format> = IN_DIRECTORIES.iter().filter(is_held).copied().collect();
+    let names = held.iter().map(|format| format.name());
+    let chosen = held.iter().find(|format| wanted.is_none_or(|wanted| wanted == format.name()));
+    let Some(chosen) = chosen else {
+        return match wanted {
+            Some(wanted) if !held.is_empty() => {
+                let held: Vec<&str> = names.collect();
+                directory.fail(format!("it holds a model as {}, and none as {wanted}", held.join(" and as ")))
+            }
+            _ => Err(directory_error(directory)),
+        };
+    };
+    let mut contents = chosen.open_in(directory, options)?;
+    contents.other_formats = names.filter(|name| *name != chosen.name()).collect();
+    Ok((chosen.name(), contents))
 }
 
 /// Opens a GGUF file that is in memory.
@@ -147,20 +187,16 @@ pub(crate) fn names_in(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a directory seems to hold, by its file names.
-fn directory_error(path: &Path, names: &[String]) -> Error {
-    let has = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
-    if let Some(gguf) = names.iter().find(|name| name.ends_with(".gguf")) {
-        let detail = format!("name the model file in it, for example {}", quoted(gguf));
-        return Error::Directory { path: path.to_owned(), detail };
-    }
-    match () {
-        () if has("config.json") => Error::Directory {
-            path: path.to_owned(),
-            detail: "it has a config.json and no weights (model.safetensors, pytorch_model.bin): was the download interrupted?".to_owned(),
-        },
-        () => Error::Directory { path: path.to_owned(), detail: "it holds no model file".to_owned() },
-    }
+/// Why no model was found in `directory`.
+fn directory_error(directory: &Directory<'_>) -> Error {
+    let detail = match directory.names.iter().find(|name| hugging_face::is_adapter(name)) {
+        Some(_) => "it holds an adapter, which is added to a model, and no model",
+        None if directory.has(hugging_face::CONFIG) => {
+            "it has a config.json and no weights (model.safetensors, pytorch_model.bin): was the download interrupted?"
+        }
+        None => "it holds no model file",
+    };
+    Error::Directory { path: directory.path.to_owned(), detail: detail.to_owned() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! never run, and turning the pickle into tensors (`pytorch_tensors.rs`).
 
 use super::{
-    Format,
+    Directory, Format,
     hugging_face::{self, Part},
     pytorch_legacy, pytorch_meta,
     pytorch_tensors::{self, Found, Place},
@@ -43,12 +43,24 @@ impl Format for PyTorch {
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
         let name = file.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if pytorch_meta::is_part(name) {
-            let directory = hugging_face::directory_of(file.path());
-            if let Some(contents) = pytorch_meta::open(&directory, &super::names_in(&directory)?, options)? {
-                return Ok(contents);
+            let path = hugging_face::directory_of(file.path());
+            let directory = Directory { path: &path, names: &super::names_in(&path)? };
+            if pytorch_meta::are_in(&directory) {
+                return pytorch_meta::open_in(&directory, options);
             }
         }
         hugging_face::PYTORCH.open_file(file, options)
+    }
+
+    fn is_in(&self, directory: &Directory<'_>, is_wanted: bool) -> bool {
+        pytorch_meta::are_in(directory) || hugging_face::PYTORCH.are_in(directory, is_wanted)
+    }
+
+    fn open_in(&self, directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents> {
+        if pytorch_meta::are_in(directory) && !hugging_face::PYTORCH.are_usual_in(directory) {
+            return pytorch_meta::open_in(directory, options);
+        }
+        hugging_face::PYTORCH.open_in(directory, options)
     }
 }
 

@@ -4,7 +4,7 @@
 //! name tells (rows for layers that split their outputs, columns for those that split their inputs; `fairscale`'s
 //! parallel layers). They are put together when they are loaded. `params.json` becomes metadata under `params.…`.
 
-use super::hugging_face::PYTORCH;
+use super::{Directory, hugging_face::PYTORCH};
 use crate::{
     Error, OpenOptions, Result, TensorInfo,
     checkpoint::Contents,
@@ -54,12 +54,15 @@ pub(super) fn is_part(name: &str) -> bool {
     number.is_some_and(|number| number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Opens all parts in the directory `path`, which holds `names`. `None`: there are none, or no `params.json`.
-pub(super) fn open(path: &Path, names: &[String], options: &OpenOptions) -> Result<Option<Contents>> {
+/// Whether `directory` holds such weights.
+pub(super) fn are_in(directory: &Directory<'_>) -> bool {
+    directory.has(PARAMS) && directory.names.iter().any(|name| is_part(name))
+}
+
+/// Opens all parts in `directory`.
+pub(super) fn open_in(directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents> {
+    let Directory { path, names } = *directory;
     let n_parts = names.iter().filter(|name| is_part(name)).count();
-    if n_parts == 0 || !names.iter().any(|name| name == PARAMS) {
-        return Ok(None);
-    }
     if let Some(missing) = (0..n_parts).map(part_name).find(|part| !names.contains(part)) {
         let problem = format!("the part {} is missing", quoted(missing));
         return Err(Error::Split { path: path.to_owned(), problem });
@@ -68,7 +71,7 @@ pub(super) fn open(path: &Path, names: &[String], options: &OpenOptions) -> Resu
     let contents = PYTORCH.assemble(path, names, parts.collect::<Result<Vec<_>>>()?, options)?;
     let width = contents.metadata.usize(WIDTH)?;
     let tensors = join(path, contents.tensors, n_parts, width)?;
-    Ok(Some(Contents { tensors, ..contents }))
+    Ok(Contents { tensors, ..contents })
 }
 
 /// The whole tensors of the pieces `tensors` that `n_parts` parts hold.

@@ -5,7 +5,7 @@
 //! (`hugging_face.rs`).
 
 use super::{
-    Format,
+    Directory, Format,
     hugging_face::{self, Part},
 };
 use crate::{
@@ -44,6 +44,14 @@ impl Format for SafeTensors {
 
     fn open(&self, file: ModelFile, options: &OpenOptions) -> Result<Contents> {
         hugging_face::SAFETENSORS.open_file(file, options)
+    }
+
+    fn is_in(&self, directory: &Directory<'_>, is_wanted: bool) -> bool {
+        hugging_face::SAFETENSORS.are_in(directory, is_wanted)
+    }
+
+    fn open_in(&self, directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents> {
+        hugging_face::SAFETENSORS.open_in(directory, options)
     }
 }
 

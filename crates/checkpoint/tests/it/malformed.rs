@@ -174,7 +174,7 @@ proptest! {
         }
         let directory = tempfile::tempdir().unwrap();
         let path = write(directory.path(), "m.gguf", &bytes);
-        match Checkpoint::open(&path, &checkpoint::OpenOptions { mmap }) {
+        match Checkpoint::open(&path, &checkpoint::OpenOptions { mmap, ..checkpoint::OpenOptions::default() }) {
             Ok(model) => exercise(&model),
             Err(error) => prop_assert!(error.to_string().len() <= 2000),
         }

@@ -1,11 +1,14 @@
 //! Opening: typed metadata, tensor bytes with and without a map, files that are no models.
 
-use crate::writer::{Writer, array, string};
+use crate::{
+    graph_writer, torch_writer,
+    writer::{Writer, array, string},
+};
 use checkpoint::{Checkpoint, Error, OpenOptions, Value};
 use std::path::Path;
 
-pub(crate) const MAPPED: OpenOptions = OpenOptions { mmap: true };
-pub(crate) const READ: OpenOptions = OpenOptions { mmap: false };
+pub(crate) const MAPPED: OpenOptions = OpenOptions { mmap: true, format: None };
+pub(crate) const READ: OpenOptions = OpenOptions { mmap: false, format: None };
 
 pub(crate) fn write(directory: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     let path = directory.join(name);
@@ -196,6 +199,71 @@ fn directories_say_what_they_hold() {
     check(&["config.json", "pytorch_model.bin"], "neither a zip archive nor a pickle");
     check(&["config.json"], "no weights (model.safetensors, pytorch_model.bin)");
     check(&["model.onnx"], "as no ONNX file does");
-    check(&["config.json", "q4.gguf"], "`q4.gguf`");
+    check(&["config.json", "q4.gguf"], "q4.gguf` is damaged");
     check(&[], "no model file");
+}
+
+/// Which format of a directory is opened, and what is said of the others.
+#[test]
+fn a_directory_with_several_formats() {
+    let safetensors: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
+    let gguf = Writer::small().bytes();
+    let onnx = graph_writer::Writer::layer().bytes();
+    let weights = torch_writer::dictionary(&[("w", torch_writer::Tensor::floats("0", &[1]).program())]);
+    let pytorch = torch_writer::Zip::model(&weights, &[&[0; 4]]).bytes();
+    let directory = tempfile::tempdir().unwrap();
+    let holding = |names: &[&str]| {
+        let path = directory.path().join(names.join("+").replace('/', "_"));
+        std::fs::create_dir_all(path.join("onnx")).unwrap();
+        write(&path, "config.json", b"{}");
+        for name in names {
+            let bytes = match name.rsplit_once('.').unwrap().1 {
+                "safetensors" => safetensors,
+                "gguf" => &gguf,
+                "onnx" => &onnx,
+                _ => &pytorch,
+            };
+            write(&path, name, bytes);
+        }
+        path
+    };
+    let check = |names: &[&str], wanted: Option<&str>, expected: std::result::Result<(&str, &[&str]), &str>| {
+        let format = wanted.map(|wanted| checkpoint::format_names().find(|name| *name == wanted).unwrap());
+        match (Checkpoint::open(&holding(names), &OpenOptions { format, ..MAPPED }), expected) {
+            (Ok(model), Ok(expected)) => {
+                assert_eq!((model.format(), model.other_formats()), expected, "{names:?} {wanted:?}");
+            }
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{names:?} {wanted:?}: {error}"),
+            (result, _) => panic!("{names:?} {wanted:?}: {:?}", result.map(|model| model.format())),
+        }
+    };
+    let all = ["model.safetensors", "pytorch_model.bin", "m.gguf", "onnx/model.onnx"];
+    check(&all, None, Ok(("safetensors", &["pytorch", "gguf", "onnx"])));
+    check(&all, Some("pytorch"), Ok(("pytorch", &["safetensors", "gguf", "onnx"])));
+    check(&all, Some("gguf"), Ok(("gguf", &["safetensors", "pytorch", "onnx"])));
+    check(&all, Some("onnx"), Ok(("onnx", &["safetensors", "pytorch", "gguf"])));
+    check(&all[1..], None, Ok(("pytorch", &["gguf", "onnx"])));
+    check(&all[..1], None, Ok(("safetensors", &[])));
+    check(&all[..2], Some("gguf"), Err("as safetensors and as pytorch, and none as gguf"));
+    check(&all[..2], Some("onnx"), Err("none as onnx"));
+    // A file of PyTorch's that has no usual name gives way, unless it is wanted.
+    check(&["model.safetensors", "odd.pt"], None, Ok(("safetensors", &[])));
+    check(&["model.safetensors", "odd.pt"], Some("pytorch"), Ok(("pytorch", &["safetensors"])));
+    check(&["odd.pt"], None, Ok(("pytorch", &[])));
+    // Several files of one format.
+    check(&["m.gguf", "mmproj-m.gguf"], None, Ok(("gguf", &[])));
+    check(&["a.gguf", "b.gguf"], None, Err("several models, `a.gguf`, `b.gguf`: name the one"));
+    check(
+        &["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n.gguf"],
+        None,
+        Err("`m-00001-of-00002.gguf`, `n.gguf`:"),
+    );
+    check(
+        &["a.safetensors", "b.safetensors"],
+        None,
+        Err("several files of weights, `a.safetensors` to `b.safetensors`"),
+    );
+    check(&["adapter_model.safetensors"], None, Err("it holds an adapter"));
+    check(&["adapter_model.safetensors", "pytorch_model.bin"], None, Ok(("pytorch", &[])));
+    check(&["optimizer.pt"], None, Err("no weights"));
 }

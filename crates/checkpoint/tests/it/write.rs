@@ -33,7 +33,7 @@ fn check(layout: &Layout, name: &str, format: &str) -> Checkpoint {
     layout.write::<io::Error>(&mut file, |i, out| out.write_all(&content(i, &tensors[i]))).unwrap();
     assert_eq!(file.len() as u64, layout.file_bytes());
     std::fs::write(&path, file).unwrap();
-    let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: false }).unwrap();
+    let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: false, ..OpenOptions::default() }).unwrap();
     assert_eq!(checkpoint.format(), format);
     assert_eq!(checkpoint.tensors().len(), tensors.len());
     for (i, tensor) in tensors.iter().enumerate() {

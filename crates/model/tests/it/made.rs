@@ -87,7 +87,7 @@ impl Made {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("made-{}-{number}.gguf", std::process::id()));
         std::fs::write(&path, self.bytes()).unwrap();
-        let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: false });
+        let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap: false, ..OpenOptions::default() });
         std::fs::remove_file(&path).unwrap();
         checkpoint
     }

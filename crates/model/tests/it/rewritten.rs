@@ -75,7 +75,7 @@ impl Rewritten {
 
     fn load(&self, precision: Precision) -> Result<Decoder, String> {
         let folder = self.write();
-        let checkpoint = Checkpoint::open(&folder, &OpenOptions { mmap: false });
+        let checkpoint = Checkpoint::open(&folder, &OpenOptions { mmap: false, ..OpenOptions::default() });
         std::fs::remove_dir_all(&folder).unwrap();
         let checkpoint = checkpoint.map_err(|e| e.to_string())?;
         let mut all = |_| ControlFlow::Continue(());
@@ -163,7 +163,7 @@ fn stacks_of_experts_are_exported_like_single_ones() {
         }
         let [one, other] = [&apart, &stacked].map(|model| {
             let folder = model.write();
-            let checkpoint = Checkpoint::open(&folder, &OpenOptions { mmap: false }).unwrap();
+            let checkpoint = Checkpoint::open(&folder, &OpenOptions { mmap: false, ..OpenOptions::default() }).unwrap();
             std::fs::remove_dir_all(&folder).unwrap();
             made(&checkpoint, &Export::new(&checkpoint).unwrap())
         });

@@ -60,8 +60,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "auto",
         group: Group::Model,
         daily: false,
-        en: "refuse a model file of another format (the format itself is told by the content)",
-        ja: "指定と異なる形式のモデルを拒否する(形式自体は内容から判定)",
+        en: "which format of a folder that holds several; a model of another format is refused (told by the content)",
+        ja: "複数の形式があるフォルダでどれを使うか。異なる形式のモデルは拒否する(内容から判定)",
     },
     Row {
         section: "model",

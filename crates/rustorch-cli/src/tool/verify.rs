@@ -73,7 +73,7 @@ pub(super) const TOOL: Tool = Tool {
             ..ARGUMENT
         },
     ],
-    settings: &["model.mmap", "interface.show_progress"],
+    settings: &["model.format", "model.mmap", "interface.show_progress"],
     run,
     ..Tool::NEW
 };
@@ -87,6 +87,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let sums = values.path("sums")?.map(|file| read_sums(&file).map(|sums| (file, sums))).transpose()?;
     interrupt::watch();
     let checkpoint = loading::open_path(&path, settings)?;
+    loading::say_choice(&checkpoint, settings);
     if checkpoint.files().is_empty() && values.has("accept") {
         return Err(Failure::new(Exit::Usage, nothing_to_accept(paths::display(&path))));
     }

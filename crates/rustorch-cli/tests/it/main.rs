@@ -8,6 +8,7 @@ mod arguments;
 mod convert;
 mod demo;
 mod families;
+mod folders;
 mod imatrix;
 mod integrity;
 mod plan;

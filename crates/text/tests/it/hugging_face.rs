@@ -26,7 +26,7 @@ pub(crate) fn directory(files: &[(&str, &[u8])]) -> TempDir {
 }
 
 fn open(path: &Path) -> Checkpoint {
-    Checkpoint::open(path, &OpenOptions { mmap: false }).unwrap()
+    Checkpoint::open(path, &OpenOptions { mmap: false, ..OpenOptions::default() }).unwrap()
 }
 
 pub(crate) fn tokenizer(files: &[(&str, &[u8])]) -> text::Result<Tokenizer> {

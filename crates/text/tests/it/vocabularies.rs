@@ -67,7 +67,7 @@ fn checkpoint(changes: Changes) -> Checkpoint {
     bytes.resize(bytes.len().next_multiple_of(32), 0);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    Checkpoint::open(file.path(), &OpenOptions { mmap: false }).unwrap()
+    Checkpoint::open(file.path(), &OpenOptions { mmap: false, ..OpenOptions::default() }).unwrap()
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod proto;
 mod weights;
 
 use super::{
-    Format,
+    Directory, Format,
     hugging_face::{self, Beside, CONFIG, GENAI},
     names_in,
 };
@@ -69,6 +69,20 @@ impl Format for Onnx {
         }
         Ok(Contents { sidecars, notes, ..Contents::new(parts.files, metadata, weights.tensors) })
     }
+
+    fn is_in(&self, directory: &Directory<'_>, _is_wanted: bool) -> bool {
+        graphs_in(directory).is_some()
+    }
+
+    fn open_in(&self, directory: &Directory<'_>, options: &OpenOptions) -> Result<Contents> {
+        let file = ModelFile::open(&choose(directory, options)?, options.mmap)?;
+        let head = file.bytes(0, file.len().min(super::SNIFF_BYTES), || "the file's head".to_owned())?;
+        if !self.sniff(&head) {
+            let detail = format!("it begins with {}, as no ONNX file does", quoted(head.get(..8).unwrap_or(&head)));
+            return Err(Error::NotAModel { path: file.path().to_owned(), detail });
+        }
+        self.open(file, options)
+    }
 }
 
 /// The directory with the files that describe the graph in `directory`, and what it holds.
@@ -89,40 +103,34 @@ fn description(directory: &Path) -> Result<(PathBuf, Vec<String>)> {
     Ok((directory.to_owned(), names))
 }
 
-/// Opens the graph in the directory `path`, which holds `names`, or in its folder for graphs. `None`: there is none.
-pub(super) fn open_directory(path: &Path, names: &[String], options: &OpenOptions) -> Result<Option<Contents>> {
-    let is_graph = |name: &&String| name.ends_with(SUFFIX);
-    let below = path.join(FOLDER);
-    let (directory, names) = match names.iter().any(|name| is_graph(&name)) {
-        true => (path.to_owned(), names.to_vec()),
-        false if names.iter().any(|name| name == FOLDER) && below.is_dir() => {
-            let names = names_in(&below)?;
-            (below, names)
-        }
-        false => return Ok(None),
-    };
-    let graphs: Vec<&String> = names.iter().filter(is_graph).collect();
-    let named = builders_choice(&directory, &names, options)?;
-    let chosen = match graphs.as_slice() {
-        [] => return Ok(None),
-        [one] => one.as_str(),
-        _ if graphs.iter().any(|name| *name == USUAL) => USUAL,
-        several => match named.as_deref().filter(|named| several.iter().any(|name| name == named)) {
-            Some(named) => named,
+/// Where the graphs of `directory` are, and what that holds: there, or in its folder for graphs. `None`: there are none.
+fn graphs_in(directory: &Directory<'_>) -> Option<(PathBuf, Vec<String>)> {
+    let has_graph = |names: &[String]| names.iter().any(|name| name.ends_with(SUFFIX));
+    if has_graph(directory.names) {
+        return Some((directory.path.to_owned(), directory.names.to_vec()));
+    }
+    let below = directory.path.join(FOLDER);
+    let names = if directory.has(FOLDER) && below.is_dir() { names_in(&below).ok()? } else { return None };
+    has_graph(&names).then_some((below, names))
+}
+
+/// The graph in `directory` to open, and the directory that it is in.
+fn choose(directory: &Directory<'_>, options: &OpenOptions) -> Result<PathBuf> {
+    let (path, names) = graphs_in(directory).unwrap_or_default();
+    let graphs: Vec<&String> = names.iter().filter(|name| name.ends_with(SUFFIX)).collect();
+    let named = builders_choice(&path, &names, options)?;
+    match graphs.as_slice() {
+        [one] => Ok(path.join(one)),
+        _ if graphs.iter().any(|name| *name == USUAL) => Ok(path.join(USUAL)),
+        several => match named.filter(|named| several.contains(&named)) {
+            Some(named) => Ok(path.join(named)),
             None => {
                 let list: Vec<String> = several.iter().take(20).map(quoted).collect();
                 let detail = format!("several graphs, {}: name the one to open", list.join(", "));
-                return Err(Error::Directory { path: directory, detail });
+                Err(Error::Directory { path, detail })
             }
         },
-    };
-    let file = ModelFile::open(&directory.join(chosen), options.mmap)?;
-    let head = file.bytes(0, file.len().min(super::SNIFF_BYTES), || "the file's head".to_owned())?;
-    if !Onnx.sniff(&head) {
-        let detail = format!("it begins with {}, as no ONNX file does", quoted(head.get(..8).unwrap_or(&head)));
-        return Err(Error::NotAModel { path: file.path().to_owned(), detail });
     }
-    Onnx.open(file, options).map(Some)
 }
 
 /// The graph that the model builder's file names.

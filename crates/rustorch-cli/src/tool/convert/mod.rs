@@ -125,7 +125,7 @@ pub(super) const TOOL: Tool = Tool {
             flag: "force", en: "replace OUT if it exists", ja: "OUT が既にあれば置き換える", ..ARGUMENT
         },
     ],
-    settings: &["model.mmap", "backend.threads", "interface.show_progress"],
+    settings: &["model.format", "model.mmap", "backend.threads", "interface.show_progress"],
     run,
     ..Tool::NEW
 };
@@ -148,6 +148,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     };
     interrupt::watch();
     let checkpoint = loading::open_path(&source, settings)?;
+    loading::say_choice(&checkpoint, settings);
     for note in checkpoint.notes() {
         screen::note(&crate::terminal_filter::visible_line(note));
     }
