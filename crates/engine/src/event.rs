@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// One thing that happened to a request. `Done` and `Error` are the last one.
@@ -32,6 +32,8 @@ pub enum Event {
         id: u32,
         /// Text to append.
         text: String,
+        /// When the engine had it: a reader that is behind still knows how long each token took.
+        at: Instant,
     },
     /// Text that was held back and turned out to belong to the answer, when no further token brings it out.
     Text {

@@ -377,7 +377,7 @@ impl Generation {
         if reason.is_some() && !released.stopped {
             text += &self.rest();
         }
-        self.outbox.send(Event::Token { id, text });
+        self.outbox.send(Event::Token { id, text, at: Instant::now() });
         Ok(reason)
     }
 

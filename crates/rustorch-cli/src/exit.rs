@@ -63,7 +63,7 @@ pub(crate) const EXITS: &[ExitRow] = &[
         exit: Exit::Context,
         code: 6,
         en: "prompt does not fit in the context window (one-shot)",
-        ja: "プロンプトがコンテキストに収まらない(一回実行)",
+        ja: "プロンプトがコンテキストに収まらない(一度だけ回答するとき)",
     },
     ExitRow {
         exit: Exit::History, code: 7, en: "history cannot be read or written", ja: "履歴を読み書きできない"

@@ -76,6 +76,12 @@ struct Lock {
 pub(crate) struct Entry {
     /// Its path, all links followed.
     path: String,
+    /// Its format; unknown in files of earlier versions.
+    #[serde(default)]
+    format: Option<String>,
+    /// Formats that its folder held besides.
+    #[serde(default)]
+    beside: Vec<String>,
     /// Its files.
     files: Vec<Stamp>,
     /// Digest of names, types and shapes of all tensors.
@@ -154,6 +160,8 @@ impl Entry {
         let template = text::ChatTemplate::source_in(checkpoint).ok().flatten();
         Entry {
             path: canonical(checkpoint.path()),
+            format: Some(checkpoint.format().to_owned()),
+            beside: checkpoint.other_formats().iter().map(|format| (*format).to_owned()).collect(),
             files: checkpoint.files().iter().map(stamp).collect(),
             directory: hex(&directory.finalize()),
             template: template.map(|source| digest(source.as_bytes())),
@@ -191,6 +199,10 @@ impl Entry {
 
     fn total_bytes(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    fn has_format_of(&self, other: &Entry) -> bool {
+        self.format.is_none() || self.format == other.format
     }
 
     fn has_digests(&self) -> bool {
@@ -265,14 +277,18 @@ impl Remembered {
         }
     }
 
-    /// The entry of the model that `now` is.
+    /// The entry of the model that `now` is. A format that a folder did not hold when it was first used is a change of
+    /// what was used then; one that it held is another model.
     pub(crate) fn find(&self, now: &Entry) -> Option<&Entry> {
-        self.lock.models.iter().find(|entry| entry.path == now.path)
+        let mut in_place = self.lock.models.iter().filter(|entry| entry.path == now.path);
+        let of_format = in_place.clone().find(|entry| entry.has_format_of(now));
+        of_format
+            .or_else(|| in_place.find(|entry| now.format.as_ref().is_some_and(|format| !entry.beside.contains(format))))
     }
 
     /// Remembers `entry` in place of what was known of this model. A file that cannot be written is said and no error.
     pub(crate) fn keep(&mut self, entry: Entry) {
-        self.lock.models.retain(|known| known.path != entry.path);
+        self.lock.models.retain(|known| known.path != entry.path || !known.has_format_of(&entry));
         self.lock.models.push(entry);
         self.write();
     }
@@ -330,7 +346,7 @@ pub(crate) fn check(checkpoint: &Checkpoint, settings: &Settings, interrupted: &
     let now = if known.has_digests() { complete()?.ok_or_else(stopped)? } else { now };
     let found = known.differences(&now);
     if !found.is_empty() {
-        return Err(changed(checkpoint.path(), &found));
+        return Err(changed(checkpoint, &found));
     }
     if !known.has_digests() {
         output::warning(&model_touched(paths::display(checkpoint.path())));
@@ -342,9 +358,14 @@ pub(crate) fn check(checkpoint: &Checkpoint, settings: &Settings, interrupted: &
 }
 
 /// The failure that names what changed.
-pub(crate) fn changed(path: &Path, found: &[String]) -> Failure {
-    let shown = paths::display(path);
-    Failure::new(Exit::Model, model_changed(&shown)).because(found.join("; ")).hint(model_changed_hint(&shown))
+pub(crate) fn changed(checkpoint: &Checkpoint, found: &[String]) -> Failure {
+    let shown = paths::display(checkpoint.path());
+    // A folder with several formats is the same model only in the same format.
+    let named = match checkpoint.other_formats() {
+        [] => shown.clone(),
+        _ => format!("{shown} --model-format {}", checkpoint.format()),
+    };
+    Failure::new(Exit::Model, model_changed(&shown)).because(found.join("; ")).hint(model_changed_hint(named))
 }
 
 #[cfg(test)]
@@ -354,6 +375,8 @@ mod tests {
     fn entry(bytes: u64, tensors: &[(&str, &str)]) -> Entry {
         Entry {
             path: "/m".into(),
+            format: Some("gguf".into()),
+            beside: Vec::new(),
             files: vec![Stamp { path: "/m".into(), bytes, modified: Some((1, 2)), sha256: Some("aa".into()) }],
             directory: "d".into(),
             template: Some("t".into()),

@@ -23,17 +23,20 @@ impl Language {
 pub(super) fn section(report: &Report, language: Language) -> String {
     let versions: Vec<String> = report.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let note = language.pick(
-        "Medians over rounds, every engine alone in turn; above 1 we are better (faster, or less time or memory). All runs",
-        "ラウンドの中央値(各エンジンを単独で交互に実行)。比は 1 より大きいほど当方が優れる(速い、または時間・メモリが少ない)。全記録",
+        "Medians over rounds, every engine alone in turn; ratio: median of the rounds' own ratios (lowest–highest), above 1 we \
+         are better (faster, or less time or memory). All runs",
+        "ラウンドの中央値(各エンジンを単独で交互に実行)。比は各ラウンド内の比の中央値(最小–最大)で、1 より大きいほど rustorch-cli が\
+         優れる(速い、または時間・メモリが少ない)。全記録",
     );
     format!(
-        "{}, {} ({}; {} {}). {note}: [bench/cpu/{name}](bench/cpu/{name}).\n\n{}",
+        "{}, {} ({}; {} {}){stop}{note}: [bench/cpu/{name}](bench/cpu/{name}).\n\n{}",
         report.machine.processor,
         report.machine.date,
         versions.join(", "),
         report.rounds,
         language.pick("rounds", "ラウンド"),
         markdown(report, language),
+        stop = language.pick(". ", "。"),
         name = report.file_name(),
     )
 }

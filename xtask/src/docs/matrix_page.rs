@@ -130,10 +130,10 @@ fn types(p: &mut Paper, tables: &Tables) {
         "Decoding: the same bits as gguf-py. Encoding: an error at most 2 % above ggml's quantizer without an importance \
          matrix. Products: within the bounds of the conformance tests on every instruction set, exact and fast. Integer \
          products: the fast mode multiplies integers; otherwise it multiplies the decoded rows. Logits: formats in which a \
-         whole model with matrices of this type is compared.\n",
+         whole model with matrices of this type is compared. ✓ compared by a test; ○ not compared; – does not apply.\n",
         "復号: gguf-py とビット単位で一致。符号化: 重要度行列なしの ggml の量子化に対し誤差の増加が 2 % 以内。積: 全命令セットで適合\
          テストの範囲内(厳密・高速とも)。整数積: 高速モードが整数のまま計算(それ以外は復号した行で計算)。ロジット: この型の行列を\
-         持つモデル全体を比較した形式。\n",
+         持つモデル全体を比較した形式。✓ テストで比較、○ 比較なし、– 該当なし。\n",
     );
     let mut names = vec![p.own("Type", "型"), p.own("Decoding", "復号"), p.own("Encoding", "符号化")];
     for backend in tables.backends.iter().filter(|b| b.is_built) {

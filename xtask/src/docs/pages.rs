@@ -80,10 +80,14 @@ fn settings(tables: &Tables, language: Language) -> String {
     let mut p = Paper::new(language, "Settings", "設定");
     p.paragraph(
         "Every setting has one flag, one environment variable and one key in the configuration file. A flag wins over the \
-         variable, the variable over the file, the file over the default. The file is `~/.rustorch/config.toml`, or the one that \
-         `--config` names.",
-        "各設定には、フラグ・環境変数・設定ファイルのキーが一つずつあります。優先順位はフラグ、環境変数、設定ファイル、既定値の順です。\
-         設定ファイルは `~/.rustorch/config.toml`、または `--config` で指定したファイルです。",
+         variable, the variable over the file, the file over what the model's own file suggests (`general.sampling.*` of a GGUF), \
+         and that over the default. The file is `~/.rustorch/config.toml`, or the one that `--config` names; one that `config init` \
+         wrote sets every key, so delete the lines that the model shall decide. A flag that begins with `no-` turns off \
+         what the last column says; without, it turns that on.",
+        "各設定には、フラグ・環境変数・設定ファイルのキーが一つずつあります。優先順位はフラグ、環境変数、設定ファイル、\
+         モデルファイルの推奨値(GGUF の `general.sampling.*`)、既定値の順です。設定ファイルは `~/.rustorch/config.toml`、または `--config` で\
+         指定したファイルです。`config init` のファイルは全キーを設定するため、モデルに任せる行は削除してください。`no-` で始まるフラグは説明の内容を無効に、\
+         付けなければ有効にします。",
     );
     for group in &tables.groups {
         let rows: Vec<_> = tables.settings.iter().filter(|s| s.group == group.id).collect();

@@ -299,7 +299,7 @@ pub(crate) fn drain(mut stream: Stream) -> Outcome {
     while let Some(event) = stream.recv_timeout(Duration::from_secs(60)).expect("an event within a minute") {
         match event {
             Event::Prefill { done, .. } => outcome.progress.push(done),
-            Event::Token { id, text } => {
+            Event::Token { id, text, .. } => {
                 outcome.ids.push(id);
                 outcome.text += &text;
             }

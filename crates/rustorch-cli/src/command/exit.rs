@@ -18,8 +18,8 @@ pub(super) const EXIT: Command = Command {
     arguments: "",
     help: Text { en: "end the program", ja: "プログラムを終了する" },
     effect: Text {
-        en: "the conversation is saved if automatic saving is on; otherwise you are asked once",
-        ja: "自動保存が有効なら会話は保存される。無効なら一度だけ確認する",
+        en: "the conversation is saved if automatic saving is on; otherwise the first /exit only warns and the second leaves (Ctrl-D leaves at once)",
+        ja: "自動保存が有効なら会話は保存される。無効なら最初の /exit は警告のみで、二度目で終了する(Ctrl-D はすぐに終了)",
     },
     example: "/exit",
     completes: Completes::Nothing,

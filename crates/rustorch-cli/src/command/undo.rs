@@ -27,7 +27,7 @@ pub(super) const UNDO: Command = Command {
     aliases: &[],
     arguments: "",
     help: Text {
-        en: "take back the last turn, /clear or /load", ja: "最後の発言、/clear、/load を取り消す"
+        en: "take back the last turn, /clear or /load", ja: "最後のやり取り、/clear、/load を取り消す"
     },
     effect: Text {
         en: "messages move back one step and stay in the history file; after /clear and /load the old conversation with its \

@@ -90,6 +90,11 @@ pub(crate) struct Report {
     pub(crate) totals: Totals,
 }
 
+/// A time of a token with as many digits as tell something.
+fn milliseconds(x: f64) -> String {
+    if x < 10.0 { format!("{x:.2}") } else { format!("{x:.1}") }
+}
+
 fn percentile(seconds: &[f32], share: f64) -> Option<f64> {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -167,7 +172,7 @@ impl fmt::Display for Report {
                 }
                 let times = &t.last_token_seconds;
                 if let (Some(p50), Some(p95)) = (percentile(times, 0.5), percentile(times, 0.95)) {
-                    writeln!(out, "{}", words::stats_token_times(one(p50), one(p95)))?;
+                    writeln!(out, "{}", words::stats_token_times(milliseconds(p50), milliseconds(p95)))?;
                 }
             }
             None => writeln!(out, "{}", words::stats_none())?,

@@ -262,10 +262,10 @@ fn generate(chat: &Chat, request: Request) -> Result<Generated> {
         };
         match event {
             Event::Prefill { done, total, cached } => view.prefill(done, total, cached),
-            Event::Token { text, .. } => {
+            Event::Token { text, at, .. } => {
                 generated.n_tokens += 1;
-                generated.token_seconds.extend(last.map(|last| last.elapsed().as_secs_f32()));
-                last = Some(Instant::now());
+                generated.token_seconds.extend(last.map(|last| at.saturating_duration_since(last).as_secs_f32()));
+                last = Some(at);
                 generated.text.push_str(&text);
                 view.token(&text, generated.n_tokens)?;
             }

@@ -35,7 +35,7 @@ pub(crate) const SETTINGS: &[Row] = &[
         group: Group::Model,
         daily: true,
         en: "model: a file or folder, a name that `models` lists, or demo (built in)",
-        ja: "モデル: GGUF ファイル、Hugging Face・PyTorch のフォルダ、`models` が示す名前、または内蔵モデルの demo",
+        ja: "モデル: ファイルまたはフォルダ、`models` が示す名前、または内蔵モデルの demo",
     },
     Row {
         section: "model",
@@ -99,8 +99,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "",
         group: Group::Model,
         daily: false,
-        en: "adapter (LoRA) added to the model: PEFT folder or GGUF file, and how much of it counts; may be repeated",
-        ja: "モデルに加えるアダプタ(LoRA): PEFT フォルダまたは GGUF ファイルと倍率。複数指定可",
+        en: "adapter (LoRA) added to the model: folder of PEFT or mlx-lm, its weights file, or a GGUF file, and how much of it counts; may be repeated",
+        ja: "モデルに加えるアダプタ(LoRA): PEFT・mlx-lm のフォルダかその重みファイル、または GGUF ファイルと倍率。複数指定可",
     },
     Row {
         section: "model",
@@ -282,7 +282,7 @@ pub(crate) const SETTINGS: &[Row] = &[
         group: Group::Context,
         daily: false,
         en: "when a chat outgrows the window: ask, stop, or let the oldest turns leave (shift); a one-shot answer always stops",
-        ja: "会話がコンテキストを超えるとき: ask は確認、stop は中止、shift は古い発言を外す。一回実行では常に中止",
+        ja: "会話がコンテキストを超えるとき: ask は確認、stop は中止、shift は古い発言を外す。一度だけ回答するとき(-p)は常に中止",
     },
     Row {
         section: "generation",
@@ -450,8 +450,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "auto",
         group: Group::Generation,
         daily: false,
-        en: "guess up to N tokens ahead from the text so far and check them in one pass: faster where text repeats; auto: where it pays; exact up to 2, beyond that and with --precision fast equal but for rounding (auto stays at 2 with --seed or temperature 0)",
-        ja: "これまでの文章から最大 N トークンを予測し、1 回の計算でまとめて検証する。繰り返しの多い文章で速くなる。auto は効果がある場合のみ。2 個までは結果が完全に同じで、それ以上は --precision fast で丸め誤差のみ異なる(--seed または temperature 0 では auto は 2 個まで)",
+        en: "guess up to N tokens ahead from the text so far and check them in one pass: faster where text repeats; auto: where it pays; exact up to 2; from 3 on, with --precision fast, equal but for rounding (auto stays at 2 with --seed or temperature 0)",
+        ja: "これまでの文章から最大 N トークンを予測し、1 回の計算でまとめて検証する。繰り返しの多い文章で速くなる。auto は効果がある場合のみ。2 個までは結果が完全に同じ。3 個以上では --precision fast のとき丸め誤差のみ異なる(--seed または temperature 0 では auto は 2 個まで)",
     },
     Row {
         section: "interface",
@@ -555,7 +555,7 @@ pub(crate) const SETTINGS: &[Row] = &[
         group: Group::Interface,
         daily: true,
         en: "form of a one-shot answer on stdout",
-        ja: "一回実行の回答を標準出力に書く形式",
+        ja: "一度だけの回答(-p)を標準出力に書く形式",
     },
     Row {
         section: "history",
@@ -645,8 +645,8 @@ pub(crate) const SETTINGS: &[Row] = &[
         default: "false",
         group: Group::History,
         daily: false,
-        en: "write nothing: no history, no line history, no log",
-        ja: "何も書き込まない(履歴、入力履歴、ログなし)",
+        en: "write nothing: no history, line history, log, record of models or cache (not with --save-history)",
+        ja: "何も書き込まない(履歴、入力履歴、ログ、モデルの記録、キャッシュなし。--save-history とは併用不可)",
     },
     Row {
         section: "logging",

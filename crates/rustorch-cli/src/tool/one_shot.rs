@@ -253,7 +253,7 @@ fn generate(loaded: &Loaded, settings: &Settings, request: Request) -> Result<An
     while let Some(event) = next(&mut stream) {
         match event {
             Event::Prefill { done, total, cached } => view.prefill(done, total, cached)?,
-            Event::Token { id, text } => {
+            Event::Token { id, text, .. } => {
                 answer.ids.push(id);
                 answer.text.push_str(&text);
                 view.event(json!({"event": "token", "id": id, "text": text}))?;

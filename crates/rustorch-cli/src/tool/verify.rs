@@ -116,7 +116,7 @@ fn run(layers: &Layers, values: &Values) -> Result<()> {
     let before = known.as_ref().and_then(|known| known.find(&now)).cloned();
     let found = before.as_ref().map(|before| before.differences(&now)).unwrap_or_default();
     if !found.is_empty() && !values.has("accept") {
-        return Err(integrity::changed(&path, &found));
+        return Err(integrity::changed(&checkpoint, &found));
     }
     for (file, sum) in now.sums() {
         output::answer_line(&format!("{sum}  {}", visible_line(file)))?;

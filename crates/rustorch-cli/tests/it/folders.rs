@@ -20,7 +20,7 @@ fn home_with_three_formats() -> Option<Home> {
 #[test]
 fn the_choice_is_stated_and_can_be_made() {
     let Some(home) = home_with_three_formats() else { return };
-    let ask = ["-p", "hello", "--temperature", "0", "--max-tokens", "8", "--language", "en", "--no-model-lock"];
+    let ask = ["-p", "hello", "--temperature", "0", "--max-tokens", "8", "--language", "en"];
     #[track_caller]
     fn check(home: &Home, arguments: &[&str], code: i32, said: &[&str], not_said: &[&str]) -> String {
         let ran = home.run(arguments).ends_with(code);
@@ -46,6 +46,14 @@ fn the_choice_is_stated_and_can_be_made() {
     let convert = |more: &'static [&'static str]| [&["convert", "m", "out.gguf", "--force"], more].concat();
     check(&home, &convert(&[]), 0, &["safetensors is used"], &[]);
     check(&home, &convert(&["--model-format", "pytorch"]), 0, &[], &["is used"]);
+    // What was not there at the first use is a change, and not a choice.
+    std::fs::create_dir(home.path().join("late")).unwrap();
+    for (name, code) in [("model.gguf", 0), ("config.json", 0), ("model.safetensors", 3)] {
+        std::fs::copy(home.path().join("m").join(name), home.path().join("late").join(name)).unwrap();
+        let ran = home.run(&[&["--model", "late"], &ask[..]].concat()).ends_with(code);
+        assert_eq!(ran.err.contains("not what it was"), code == 3, "{}", ran.err);
+    }
+    check(&home, &[&["--model", "late", "--model-format", "gguf"], &ask[..]].concat(), 0, &[], &["not what it was"]);
     let japanese = home.run(&["inspect", "--model", "m", "--language", "ja"]).ends_with(0);
     assert!(japanese.err.contains("safetensors を使います"), "{}", japanese.err);
 }
