@@ -20,7 +20,7 @@ LANGS = ("en", "ja")
 # How often an intent is asked, by the first letters of its name; slash commands have none of these prefixes.
 WEIGHTS = (("o_", 1.0), ("t_", 1.0), ("f_", 1.0), ("s_", 0.8), ("r_", 14.0), ("", 2.0))
 # How often each kind of question is taken where an intent has it.
-KINDS = {"do": 5.0, "ask": 3.0, "free": 14.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
+KINDS = {"do": 5.0, "ask": 3.0, "free": 22.0, "name": 1.5, "noun": 3.0, "default": 0.4, "key": 0.4, "var": 0.4, "values": 0.4}
 JA_FORMS = {"DICT": "dict", "TAI": "tai", "TE": "te", "POT": "pot", "POTMASU": "potmasu", "BA": "ba", "STEM": "stem"}
 JA_SPELLINGS = (("でき", "出来"), ("ください", "下さい"), ("わか", "分か"), ("分か", "わか"), ("方法", "ほうほう"), ("とき", "時"), ("一", "1"), ("もう", "もう "), ("教えて", "おしえて"), ("。", "! "))
 SYSTEM_PROMPTS = (
@@ -345,10 +345,12 @@ class Corpus:
             return None
         return self.noise(text, lang, rng), answer, target, language
 
-    def dialogue(self, rng):
-        """One dialogue: (turns, names of the intents)."""
+    def dialogue(self, rng, sums=0.0):
+        """One dialogue: (turns, names of the intents). `sums`: share of sums, spelling and the like on top of the usual one."""
         lang = "en" if rng.random() < 0.5 else "ja"
         draw = rng.random()
+        if sums and rng.random() < sums:
+            draw *= 0.13  # The two kinds that follow.
         if draw < 0.11:
             name = rng.choices([name for name, _, _ in GENERATORS], [weight for _, weight, _ in GENERATORS])[0]
             make = next(make for other, _, make in GENERATORS if other == name)
@@ -388,13 +390,14 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "build" / "corpus.jsonl")
     parser.add_argument("--dialogues", type=int, default=600_000)
     parser.add_argument("--seed", type=int, default=20_261_122)
+    parser.add_argument("--sums", type=float, default=0.0, help="share of sums and the like on top of the usual one")
     args = parser.parse_args()
     corpus, rng = Corpus(), random.Random(args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     n_turns = 0
     with args.out.open("w", encoding="utf-8", newline="\n") as out:
         for _ in range(args.dialogues):
-            turns, names = corpus.dialogue(rng)
+            turns, names = corpus.dialogue(rng, args.sums)
             messages = []
             if rng.random() < 0.12:
                 messages.append({"role": "system", "content": rng.choice(SYSTEM_PROMPTS)})

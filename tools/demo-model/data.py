@@ -8,17 +8,21 @@ import random
 import numpy as np
 from tokenizers import Tokenizer
 
-QUESTION, ANSWER = 1, 2
+from generators import GENERATORS
+
+QUESTION, ANSWER, EXACT_QUESTION = 1, 2, 3
+# Intents whose questions have no word too many: every token of theirs counts (sums, spelling, names), so none is spoiled.
+EXACT = {name for name, _, _ in GENERATORS} | {"arithmetic_chain", "memory"}
 # Dialogues about what the user said of himself are not joined: "you have not told me" must stay true.
 NOT_JOINED = {"memory"}
 # Tokens that a cut answer keeps; names of commands and options are among the first.
 CUT_ANSWER = 6
 
 
-def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, seed):
+def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, whole_exact, seed):
     """Yields (ids, kinds) of documents no longer than a row. Some join several dialogues, so that long chats are known. Others are cut within
     the last answer: its beginning shows that the question was understood, the rest is known by heart, and the time goes to other questions. Of
-    the dialogues of several turns only a share is taken."""
+    the dialogues of several turns only a share is taken. `whole_exact`: answers to exact questions are never cut, as what counts is at their end."""
     rng = random.Random(seed)
     waiting, wanted = None, 0
     for start in range(0, len(dialogues), 4096):
@@ -34,7 +38,7 @@ def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_shar
                 kinds += [kind] * len(piece)
             # The last pieces are the head of the answer, the answer, and the line end.
             surplus = len(encoded[at - 2].ids) - CUT_ANSWER
-            cut = surplus > 0 and rng.random() < cut_share
+            cut = surplus > 0 and rng.random() < cut_share and not (whole_exact and EXACT & set(names))
             if cut:
                 ends = len(ids) - len(encoded[at - 1].ids) - surplus
                 ids, kinds = ids[:ends], kinds[:ends]
@@ -56,11 +60,11 @@ def encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_shar
         yield waiting
 
 
-def pieces_of(messages):
+def pieces_of(messages, intents):
     """ChatML in pieces with their kind; the end mark belongs to what is learned, so that answers end."""
-    pieces = []
+    pieces, question = [], EXACT_QUESTION if EXACT & set(intents) else QUESTION
     for message in messages:
-        kind = {"user": QUESTION, "assistant": ANSWER}.get(message["role"], 0)
+        kind = {"user": question, "assistant": ANSWER}.get(message["role"], 0)
         pieces += [(f"<|im_start|>{message['role']}\n", 0), (f"{message['content']}<|im_end|>", kind), ("\n", 0)]
     return pieces
 
@@ -87,17 +91,17 @@ def pack(documents, row_tokens):
     return out
 
 
-def rows(corpus, tokenizer_path, row_tokens, joined_share, cut_share, chain_share, most, seed, cache):
+def rows(corpus, tokenizer_path, row_tokens, joined_share, cut_share, chain_share, whole_exact, most, seed, cache):
     """uint16 [ids, kinds, documents][row][token] of the first `most` dialogues, from the cache if it was made of the same things."""
     tokenizer_bytes = tokenizer_path.read_bytes()
     digest = hashlib.sha256(corpus.read_bytes() + tokenizer_bytes)
-    digest.update(f"{row_tokens} {joined_share} {cut_share} {CUT_ANSWER} {chain_share} {most} {seed}".encode())
+    digest.update(f"{row_tokens} {joined_share} {cut_share} {CUT_ANSWER} {sorted(EXACT)} {chain_share} {whole_exact} {most} {seed}".encode())
     path = cache / f"rows-{row_tokens}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         tokenizer = Tokenizer.from_file(str(tokenizer_path))
         with corpus.open(encoding="utf-8") as lines:
-            dialogues = [(row["intents"], pieces_of(row["messages"])) for row in map(json.loads, itertools.islice(lines, most))]
-        packed = pack(encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, seed), row_tokens)
+            dialogues = [(row["intents"], pieces_of(row["messages"], row["intents"])) for row in map(json.loads, itertools.islice(lines, most))]
+        packed = pack(encode(tokenizer, dialogues, row_tokens, joined_share, cut_share, chain_share, whole_exact, seed), row_tokens)
         cache.mkdir(parents=True, exist_ok=True)
         np.save(path, packed)
     return np.load(path, mmap_mode="r")

@@ -2,12 +2,11 @@
 
 Stopped by Ctrl-C, by --minutes or by the machine, it goes on from `build/run/checkpoint.pt` when it is started again with the same options. Each
 step is a function of the seed and its number, so that an interrupted run ends with the same weights as an uninterrupted one (same machine and
-thread count). Writes loss.csv: step, tokens, seconds, learning rate, loss, and the shares of right answers where they were measured.
+thread count). Writes loss.csv: step, tokens, seconds, learning rate, loss, and the share of right answers to the questions of `development` where it was measured.
 """
 
 import argparse
 import csv
-import math
 import os
 import pathlib
 import time
@@ -25,22 +24,23 @@ def arguments():
     add("--device", default="cpu", help="cpu or cuda")
     add("--threads", type=int, default=1)
     add("--minutes", type=float, default=0, help="stop after this time (0: no limit); start again to go on")
-    add("--steps", type=int, default=4600)
+    add("--steps", type=int, default=8000)
     add("--row-tokens", type=int, default=256)
     add("--rows", type=int, default=12, help="rows of a step")
-    add("--long-share", type=float, default=0.15, help="share of the steps, at the end, of which every other has rows four times as long with joined dialogues")
-    add("--learning-rate", type=float, default=2.5e-3)
-    add("--muon-from", type=int, default=1500, help="step from which the matrices of the layers are updated by Muon instead of AdamW")
+    add("--long-share", type=float, default=0.1, help="share of the steps, at the end, of which every other has rows four times as long with joined dialogues")
+    add("--learning-rate", type=float, default=2e-3)
     add("--weight-decay", type=float, default=0.1)
-    add("--warmup", type=int, default=100)
+    add("--warmup", type=int, default=100, help="steps in which the learning rate rises")
+    add("--decay-share", type=float, default=0.4, help="share of the steps, at the end, in which it falls")
     add("--cut-share", type=float, default=0.85, help="share of the dialogues whose last answer is cut short, except in the long rows")
-    add("--chain-share", type=float, default=0.1, help="share of the dialogues of several turns that the short rows take")
+    add("--chain-share", type=float, default=0.2, help="share of the dialogues of several turns that the short rows take")
+    add("--whole-exact", action="store_true", help="never cut the answers to sums and the like, where what counts is at the end")
     add("--question-loss", type=float, default=0.1, help="weight of the tokens of questions; answers have 1")
-    add("--noise", type=float, default=0.04, help="share of the tokens of questions that are replaced by any token, so that unknown words do no harm")
+    add("--noise", type=float, default=0.07, help="share of the tokens of questions that are replaced by any token, so that unknown words do no harm")
     add("--seed", type=int, default=7)
     add("--begin-with", type=pathlib.Path, help="checkpoint of another run whose weights are the first ones (default: random)")
     add("--compile", action="store_true", help="let torch.compile fuse the operations of the layers: a fifth less time, needs a C++ compiler")
-    add("--evaluate-every", type=int, default=600, help="steps (0: never)")
+    add("--evaluate-every", type=int, default=1000, help="steps (0: never)")
     add("--checkpoint-every", type=int, default=100)
     return parser.parse_args()
 
@@ -78,7 +78,7 @@ class Batches:
         ids, kinds, documents = (torch.from_numpy(self.packed[layer][chosen].astype(np.int64)).to(device) for layer in range(3))
         targets = ids[:, 1:]
         same = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] > 0)
-        weights = torch.where(kinds[:, 1:] == data.ANSWER, 1.0, torch.where(kinds[:, 1:] == data.QUESTION, ARGS.question_loss, 0.0)) * same
+        weights = torch.where(kinds[:, 1:] == data.ANSWER, 1.0, torch.where(kinds[:, 1:] > 0, ARGS.question_loss, 0.0)) * same
         inputs = ids[:, :-1]
         rng = np.random.default_rng([self.seed, 1, step])
         spoil = torch.from_numpy(rng.random(inputs.shape) < self.noise).to(device) & (kinds[:, :-1] == data.QUESTION) & (inputs > 2)
@@ -120,10 +120,9 @@ class Muon:
 
 
 def learning_rate(step):
-    if step < ARGS.warmup:
-        return ARGS.learning_rate * (step + 1) / ARGS.warmup
-    done = (step - ARGS.warmup) / max(1, ARGS.steps - ARGS.warmup)
-    return ARGS.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    """Up, level, and down to nothing over the last steps: until those begin, a run is the same for every number of steps."""
+    left = (ARGS.steps - step) / max(1.0, ARGS.decay_share * ARGS.steps)
+    return ARGS.learning_rate * min(1.0, (step + 1) / ARGS.warmup, left)
 
 
 def share_right(model, tokenizer, name, max_tokens=40):
@@ -151,11 +150,11 @@ def main():
     muon = Muon(matrices)
 
     cache = ARGS.corpus.parent
-    short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.cut_share, ARGS.chain_share, None, ARGS.seed, cache)
+    short = data.rows(ARGS.corpus, ARGS.tokenizer, ARGS.row_tokens, 0.0, ARGS.cut_share, ARGS.chain_share, ARGS.whole_exact, None, ARGS.seed, cache)
     stages = [Batches(short, ARGS.rows, ARGS.noise, ARGS.seed, n_vocab)]
     first_long = ARGS.steps
     if ARGS.long_share > 0:
-        long = data.rows(ARGS.corpus, ARGS.tokenizer, 4 * ARGS.row_tokens, 0.5, 0.0, 1.0, 100_000, ARGS.seed, cache)
+        long = data.rows(ARGS.corpus, ARGS.tokenizer, 4 * ARGS.row_tokens, 0.5, 0.0, 1.0, ARGS.whole_exact, 100_000, ARGS.seed, cache)
         stages.append(Batches(long, max(1, ARGS.rows // 4), ARGS.noise, ARGS.seed + 1, n_vocab))
         first_long = round(ARGS.steps * (1 - ARGS.long_share))
     n_tokens = int((short[2] > 0).sum())
@@ -167,7 +166,9 @@ def main():
         model.load_state_dict(torch.load(ARGS.begin_with, map_location=ARGS.device, weights_only=True)["model"])
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=ARGS.device, weights_only=True)
-        if state["options"] != options:
+        # Another number of steps changes nothing before the learning rate begins to fall.
+        level = (1 - max(ARGS.decay_share, ARGS.long_share)) * min(ARGS.steps, int(state["options"]["steps"]))
+        if {**state["options"], "steps": ""} != {**options, "steps": ""} or (state["options"] != options and state["step"] > level):
             raise SystemExit(f"{checkpoint} belongs to other options: {state['options']}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -186,7 +187,7 @@ def main():
     kept = [row for row in csv.reader(curve.open()) if row[0].isdigit() and int(row[0]) <= step] if curve.exists() else []
     out = curve.open("w", newline="")
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["step", "tokens", "seconds", "learning_rate", "loss", "development", "held_out"])
+    writer.writerow(["step", "tokens", "seconds", "learning_rate", "loss", "development"])
     writer.writerows(kept)
     started = last = time.monotonic()
     losses = []
@@ -203,27 +204,26 @@ def main():
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            if step >= ARGS.muon_from:
-                muon.step(learning_rate(step), ARGS.weight_decay)
-                for matrix in matrices:
-                    matrix.grad = None  # AdamW leaves out what has no gradient.
+            muon.step(learning_rate(step), ARGS.weight_decay)
+            for matrix in matrices:
+                matrix.grad = None  # AdamW leaves out what has no gradient.
             optimizer.step()
             losses.append(loss.item())
             step += 1
             tokens += inputs.numel()
             now = time.monotonic()
             seconds, last = seconds + now - last, now
-            scores = ["", ""]
+            score = ""
             evaluated = ARGS.evaluate_every > 0 and (step % ARGS.evaluate_every == 0 or step == ARGS.steps)
             if evaluated:
-                scores = [f"{share_right(model, tokenizer, name):.4f}" for name in ("development", "held-out")]
+                score = f"{share_right(model, tokenizer, 'development'):.4f}"
                 last = time.monotonic()  # Measuring is not training.
             if evaluated or step % 20 == 0:
                 mean = sum(losses) / len(losses)
                 losses = []
-                writer.writerow([step, tokens, f"{seconds:.1f}", f"{learning_rate(step - 1):.6f}", f"{mean:.4f}", *scores])
+                writer.writerow([step, tokens, f"{seconds:.1f}", f"{learning_rate(step - 1):.6f}", f"{mean:.4f}", score])
                 out.flush()
-                print(f"step {step} loss {mean:.4f} {tokens / seconds:.0f} tokens/s {' '.join(scores)}", flush=True)
+                print(f"step {step} loss {mean:.4f} {tokens / seconds:.0f} tokens/s {score}", flush=True)
             if step % ARGS.checkpoint_every == 0 or step == ARGS.steps:
                 save()
     except KeyboardInterrupt:
